@@ -1,0 +1,228 @@
+"""One command for everything: makes the environment in .venv when it is missing or out of date, then runs.
+
+Needs nothing but python3 (3.11 or later) with its own venv and ensurepip. All progress goes to stderr, so that the
+stdout of a command that was asked for --json is that one document.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+UV_VERSION = "0.13.9"
+OLDEST_PYTHON = (3, 11)
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
+EXE = ".exe" if os.name == "nt" else ""
+STAMP = VENV / "neon-lake-stamp"
+LOCK = ROOT / "requirements.lock"
+PROJECT = ROOT / "pyproject.toml"
+
+CHECKS: tuple[tuple[str, ...], ...] = (
+    ("ruff", "check", "."),
+    ("ruff", "format", "--check", "."),
+    ("mypy",),
+    ("lint-imports",),
+)
+
+
+def say(line: str) -> None:
+    """Prints one line of progress on stderr."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+def fail(sentence: str) -> NoReturn:
+    """Ends the program with exit code 2 and one sentence that says what to do."""
+    say(f"error: {sentence}")
+    raise SystemExit(2)
+
+
+def tool(name: str) -> str:
+    """The path of a program of the environment."""
+    return str(BIN / (name + EXE))
+
+
+def fingerprint() -> str:
+    """What the environment depends on, as one hash; the root is part of it because an editable install holds it."""
+    parts = (LOCK.read_bytes(), PROJECT.read_bytes(), UV_VERSION.encode(), sys.version.encode(), str(ROOT).encode())
+    return hashlib.sha256(b"\0".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
+
+
+def is_current() -> bool:
+    """Whether the environment is complete and made from the present lock, project file and interpreter."""
+    try:
+        return STAMP.read_text("utf-8") == fingerprint() and Path(tool("python")).exists()
+    except OSError:
+        return False
+
+
+@contextmanager
+def exclusive() -> Iterator[None]:
+    """Lets one process at a time change the environment; a second one waits."""
+    if os.name == "nt":
+        yield
+        return
+    import fcntl  # noqa: PLC0415 (absent on Windows)
+
+    with Path(__file__).open("rb") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def run(*command: str) -> None:
+    """Runs one step of the set-up with its output on stderr; ends the program if the step fails."""
+    env = {**os.environ, "VIRTUAL_ENV": str(VENV), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    if subprocess.run(command, cwd=ROOT, env=env, stdout=sys.stderr, check=False).returncode:
+        fail(f"`{Path(command[0]).name} {' '.join(command[1:3])}` failed: see the lines above, then run this again.")
+
+
+def make_venv() -> None:
+    """Makes an empty .venv that holds pip and the pinned uv."""
+    if importlib.util.find_spec("ensurepip") is None:
+        minor = f"{sys.version_info[0]}.{sys.version_info[1]}"
+        fail(
+            "this Python cannot make virtual environments because it has no ensurepip: install the package "
+            f"python{minor}-venv (`apt-get install python3-venv` on Debian and Ubuntu) and run this again."
+        )
+    say(f"· making .venv with Python {sys.version.split()[0]}")
+    shutil.rmtree(VENV, ignore_errors=True)
+    run(sys.executable, "-m", "venv", str(VENV))
+    say(f"· installing uv {UV_VERSION} into it")
+    run(tool("python"), "-m", "pip", "install", "--quiet", f"uv=={UV_VERSION}")
+
+
+def has_uv() -> bool:
+    """Whether .venv runs, belongs to this Python version, and holds the pinned uv."""
+    probe = "import sys, importlib.metadata as m; print(sys.version.split()[0], m.version('uv'))"
+    try:
+        done = subprocess.run([tool("python"), "-c", probe], capture_output=True, text=True, check=False)
+    except OSError:
+        return False
+    return done.stdout.split() == [sys.version.split()[0], UV_VERSION] and Path(tool("uv")).exists()
+
+
+def prepare() -> None:
+    """Makes .venv agree with requirements.lock; takes milliseconds when it already does."""
+    if is_current():
+        return
+    started = time.monotonic()
+    with exclusive():
+        if is_current():
+            return
+        if not has_uv():
+            make_venv()
+        STAMP.unlink(missing_ok=True)
+        stamp = fingerprint()
+        say("· installing the locked packages (about 200 MB the first time)")
+        run(tool("uv"), "pip", "sync", "--require-hashes", str(LOCK))
+        say("· installing neon-lake, editable")
+        run(tool("uv"), "pip", "install", "--no-deps", "--no-build-isolation", "--editable", ".")
+        STAMP.write_text(stamp, "utf-8")
+    say(f"· environment ready in {time.monotonic() - started:.0f} s")
+
+
+def become(*command: str) -> NoReturn:
+    """Replaces this process by the command, so that signals and the exit code are the command's own."""
+    if os.name == "nt":
+        raise SystemExit(subprocess.run(command, check=False).returncode)
+    os.execv(command[0], command)  # noqa: S606 (there is no shell to start)
+
+
+def lint() -> bool:
+    """Runs the static checks, each with one line of progress and its output if it fails; true if all pass."""
+    passed = True
+    for name, *arguments in CHECKS:
+        started = time.monotonic()
+        done = subprocess.run(
+            [tool(name), *arguments], cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=False
+        )
+        verdict = "ok" if done.returncode == 0 else "FAILED"
+        say(f"· {' '.join((name, *arguments))}: {verdict} ({time.monotonic() - started:.1f} s)")
+        if done.returncode:
+            passed = False
+            say(done.stdout + done.stderr)
+    return passed
+
+
+def test(arguments: Sequence[str]) -> NoReturn:
+    """Runs the static checks and all tests, or only pytest when arguments for it are given."""
+    if arguments:
+        become(tool("python"), "-m", "pytest", *arguments)
+    linted = lint()
+    workers = max(2, min(4, os.cpu_count() or 2))
+    say(f"· pytest, {workers} processes")
+    tested = subprocess.run([tool("python"), "-m", "pytest", "-n", str(workers)], cwd=ROOT, check=False).returncode
+    if not linted:
+        say("· a static check FAILED: see above")
+    raise SystemExit(tested or (0 if linted else 1))
+
+
+def lock(arguments: Sequence[str]) -> NoReturn:
+    """Writes requirements.lock from pyproject.toml, for every platform, with hashes and without any address."""
+    if not has_uv():
+        make_venv()
+    options = ("--universal", "--extra", "dev", "--generate-hashes", "--no-header", "--no-annotate")
+    quiet = ("--no-emit-index-url", "--no-emit-find-links", "--quiet")
+    run(tool("uv"), "pip", "compile", PROJECT.name, "-o", LOCK.name, *options, *quiet, *arguments)
+    say(f"· wrote {LOCK.name}")
+    raise SystemExit(0)
+
+
+EPILOG = """\
+commands:
+  demo [--json] [--ui]    run the whole path once: embedded Postgres, live workload, Dagster runs, parity report
+  test [PYTEST ARGS]      ruff, mypy, import-linter, then all tests; with arguments, pytest alone with them
+  lint                    the static checks alone
+  bench NAME [--json]     one benchmark, side by side with the peers that run on this machine
+  lock [--upgrade]        write requirements.lock from pyproject.toml
+  setup                   make the environment, and no more
+
+The environment lies in .venv; the first run downloads it, later runs take a second.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Reads the command, prepares the environment and becomes the command."""
+    if sys.version_info < OLDEST_PYTHON:
+        fail(f"neon-lake needs Python 3.11 or later, and this is {sys.version.split()[0]}.")
+    parser = argparse.ArgumentParser(
+        prog="dev.py",
+        usage="python3 dev.py COMMAND [ARGUMENTS]",
+        description="Sets up neon-lake's environment and runs a command in it.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = ("demo", "test", "lint", "bench", "lock", "setup")
+    parser.add_argument("command", choices=commands, metavar="COMMAND", help="one of the commands below")
+    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="ARGUMENTS", help="handed to the command as they are")
+    parsed = parser.parse_args(arguments)
+    rest: list[str] = parsed.rest
+    if parsed.command == "lock":
+        lock(rest)
+    prepare()
+    if parsed.command == "demo":
+        become(tool("neon-lake"), "demo", *rest)
+    if parsed.command == "bench":
+        become(tool("python"), "-m", "neon_lake_tests.benchmarks", *rest)
+    if parsed.command == "test":
+        test(rest)
+    raise SystemExit(0 if parsed.command == "setup" or lint() else 1)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
