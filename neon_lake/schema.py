@@ -1,0 +1,176 @@
+"""Tables and their columns, as the source declares them and as the log records them."""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Final, Self
+from urllib.parse import quote
+
+import pyarrow as pa
+
+RESCUED: Final = "_rescued_data"
+"""The column for what a typed column cannot hold: a JSON object of column → Postgres' text."""
+
+SOURCE_TYPE: Final = b"neon_lake.source_type"
+"""Field metadata that carries the source's type, so that a column that changed it is noticed."""
+
+
+@dataclass(frozen=True, order=True)
+class TableName:
+    """A schema-qualified table name. `str` gives `schema.table`, quoted as Postgres would where it has to be."""
+
+    schema: str
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `schema.table` or `table` (schema public); parts may be double-quoted. Raises ValueError."""
+        parts = re.findall(r'"(?:[^"]|"")+"|[^".]+|\.', text)
+        if "".join(parts) != text or parts[1::2] != ["."] * (len(parts) // 2) or len(parts) not in (1, 3):
+            raise ValueError(f'{text!r} is not a table name; it looks like public.orders or "My Schema"."a.b"')
+        names = [p[1:-1].replace('""', '"') if p.startswith('"') else p for p in parts[::2]]
+        return cls(*names) if len(names) == 2 else cls("public", names[0])
+
+    @property
+    def sql(self) -> str:
+        """The name as SQL, always quoted."""
+        return ".".join('"' + part.replace('"', '""') + '"' for part in (self.schema, self.name))
+
+    @property
+    def path(self) -> str:
+        """`schema/table`, percent-encoded where a path needs it."""
+        return "/".join(quote(part, safe=" ") for part in (self.schema, self.name))
+
+    def __str__(self) -> str:
+        return ".".join(
+            part if re.fullmatch(r'[^".*?\[\]]+', part) else '"' + part.replace('"', '""') + '"'
+            for part in (self.schema, self.name)
+        )
+
+
+class ReplicaIdentity(enum.StrEnum):
+    """What the WAL holds of a row's old version (https://www.postgresql.org/docs/current/catalog-pg-class.html)."""
+
+    DEFAULT = "d"
+    NOTHING = "n"
+    FULL = "f"
+    INDEX = "i"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A column: its source type as SQL writes it, and the Arrow type of its values in log and lake.
+
+    `has_default` says that rows older than the column may hold a value that no change ever carried.
+    """
+
+    name: str
+    type: str
+    arrow: pa.DataType
+    key: bool = False
+    nullable: bool = True
+    has_default: bool = False
+
+    @property
+    def field(self) -> pa.Field:
+        """The Arrow field: always nullable, because a delete carries only the key."""
+        return pa.field(self.name, self.arrow, metadata={SOURCE_TYPE: self.type.encode()})
+
+    def to_json(self) -> dict[str, Any]:
+        """The column as a manifest holds it."""
+        flags = {"key": self.key, "nullable": self.nullable, "has_default": self.has_default}
+        return {"name": self.name, "type": self.type, "arrow": str(self.arrow)} | flags
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of `to_json`."""
+        return cls(**{**data, "arrow": arrow_type(data["arrow"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relation:
+    """A table as it was at some point of the log. Its key is what the lake merges by."""
+
+    table: TableName
+    columns: tuple[Column, ...]
+    identity: ReplicaIdentity = ReplicaIdentity.DEFAULT
+    comment: str | None = field(default=None, compare=False)
+
+    @cached_property
+    def key(self) -> tuple[Column, ...]:
+        """The key columns, in the table's column order."""
+        return tuple(column for column in self.columns if column.key)
+
+    @cached_property
+    def row_schema(self) -> pa.Schema:
+        """Arrow schema of the source's own columns."""
+        return pa.schema([column.field for column in self.columns])
+
+    def to_json(self) -> dict[str, Any]:
+        """The relation as a manifest holds it."""
+        return {
+            "schema": self.table.schema,
+            "name": self.table.name,
+            "identity": self.identity.value,
+            "columns": [column.to_json() for column in self.columns],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of `to_json`."""
+        return cls(
+            table=TableName(data["schema"], data["name"]),
+            identity=ReplicaIdentity(data["identity"]),
+            columns=tuple(Column.from_json(column) for column in data["columns"]),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """What a relation has become, seen from a target that still has its old columns (name → source type)."""
+
+    added: tuple[Column, ...]
+    removed: tuple[str, ...]
+    changed: tuple[str, ...]
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why the target cannot follow by adding columns alone, or None when it can."""
+        if self.removed:
+            return f"column {self.removed[0]} was dropped or renamed"
+        if self.changed:
+            return f"column {self.changed[0]} changed its type"
+        filled = [column.name for column in self.added if column.has_default or not column.nullable]
+        if filled:
+            return f"column {filled[0]} was added with a value for the rows that were there"
+        return None
+
+
+def difference(old: Mapping[str, str], new: Relation) -> Difference:
+    """Compare a target's columns (name → source type) with a relation."""
+    names = {column.name for column in new.columns}
+    return Difference(
+        added=tuple(column for column in new.columns if column.name not in old),
+        removed=tuple(name for name in old if name not in names),
+        changed=tuple(c.name for c in new.columns if c.name in old and old[c.name] != c.type),
+    )
+
+
+_ALIASES: Final = {"double": pa.float64(), "float": pa.float32(), "date32[day]": pa.date32()}
+
+
+def arrow_type(text: str) -> pa.DataType:
+    """The Arrow type that `str` wrote, for the types a column can have. Raises ValueError on others."""
+    if match := re.fullmatch(r"decimal128\((\d+), (\d+)\)", text):
+        return pa.decimal128(int(match[1]), int(match[2]))
+    if match := re.fullmatch(r"timestamp\[us(?:, tz=(.+))?\]", text):
+        return pa.timestamp("us", tz=match[1])
+    if match := re.fullmatch(r"list<\w+: (.+)>", text):
+        return pa.list_(arrow_type(match[1]))
+    if text in _ALIASES:
+        return _ALIASES[text]
+    return pa.type_for_alias(text)
