@@ -56,7 +56,13 @@ def tool(name: str) -> str:
 
 def fingerprint() -> str:
     """What the environment depends on, as one hash; the root is part of it because an editable install holds it."""
-    parts = (LOCK.read_bytes(), PROJECT.read_bytes(), UV_VERSION.encode(), sys.version.encode(), str(ROOT).encode())
+    parts = (
+        LOCK.read_bytes(),
+        PROJECT.read_bytes(),
+        UV_VERSION.encode(),
+        sys.version.encode(),
+        str(ROOT).encode(),
+    )
     return hashlib.sha256(b"\0".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
 
@@ -85,7 +91,9 @@ def run(*command: str) -> None:
     """Runs one step of the set-up with its output on stderr; ends the program if the step fails."""
     env = {**os.environ, "VIRTUAL_ENV": str(VENV), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     if subprocess.run(command, cwd=ROOT, env=env, stdout=sys.stderr, check=False).returncode:
-        fail(f"`{Path(command[0]).name} {' '.join(command[1:3])}` failed: see the lines above, then run this again.")
+        fail(
+            f"`{Path(command[0]).name} {' '.join(command[1:3])}` failed: see the lines above, then run this again."
+        )
 
 
 def make_venv() -> None:
@@ -163,7 +171,9 @@ def test(arguments: Sequence[str]) -> NoReturn:
     linted = lint()
     workers = max(2, min(4, os.cpu_count() or 2))
     say(f"· pytest, {workers} processes")
-    tested = subprocess.run([tool("python"), "-m", "pytest", "-n", str(workers)], cwd=ROOT, check=False).returncode
+    tested = subprocess.run(
+        [tool("python"), "-m", "pytest", "-n", str(workers)], cwd=ROOT, check=False
+    ).returncode
     if not linted:
         say("· a static check FAILED: see above")
     raise SystemExit(tested or (0 if linted else 1))
@@ -206,7 +216,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     )
     commands = ("demo", "test", "lint", "bench", "lock", "setup")
     parser.add_argument("command", choices=commands, metavar="COMMAND", help="one of the commands below")
-    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="ARGUMENTS", help="handed to the command as they are")
+    parser.add_argument(
+        "rest", nargs=argparse.REMAINDER, metavar="ARGUMENTS", help="handed to the command as they are"
+    )
     parsed = parser.parse_args(arguments)
     rest: list[str] = parsed.rest
     if parsed.command == "lock":
