@@ -138,6 +138,15 @@ def retry_policy(error: BaseException) -> Retry | None:
     return Retry(attempts=4, delay=0.5)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that `check` looked at: `problem` is None when all is well, else a sentence that says what to do."""
+
+    subject: str
+    detail: str
+    problem: str | None = None
+
+
 def listed(names: Sequence[object], *, most: int = 5) -> str:
     """`a, b and 3 more`: names as they stand in a sentence."""
     shown = [str(name) for name in names[:most]]

@@ -18,6 +18,9 @@ RESCUED: Final = "_rescued_data"
 SOURCE_TYPE: Final = b"neon_lake.source_type"
 """Field metadata that carries the source's type, so that a column that changed it is noticed."""
 
+KEY: Final = b"neon_lake.key"
+"""Field metadata of the columns that the lake merges by."""
+
 
 @dataclass(frozen=True, order=True)
 class TableName:
@@ -78,7 +81,8 @@ class Column:
     @property
     def field(self) -> pa.Field:
         """The Arrow field: always nullable, because a delete carries only the key."""
-        return pa.field(self.name, self.arrow, metadata={SOURCE_TYPE: self.type.encode()})
+        metadata = {SOURCE_TYPE: self.type.encode()} | ({KEY: b"true"} if self.key else {})
+        return pa.field(self.name, self.arrow, metadata=metadata)
 
     def to_json(self) -> dict[str, Any]:
         """The column as a manifest holds it."""
@@ -131,7 +135,7 @@ class Relation:
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """What a relation has become, seen from a target that still has its old columns (name → source type)."""
+    """What a relation has become, seen from a target that still has its old columns."""
 
     added: tuple[Column, ...]
     removed: tuple[str, ...]
@@ -143,20 +147,21 @@ class Difference:
         if self.removed:
             return f"column {self.removed[0]} was dropped or renamed"
         if self.changed:
-            return f"column {self.changed[0]} changed its type"
+            return f"column {self.changed[0]} changed its type or its part in the key"
         filled = [column.name for column in self.added if column.has_default or not column.nullable]
         if filled:
             return f"column {filled[0]} was added with a value for the rows that were there"
         return None
 
 
-def difference(old: Mapping[str, str], new: Relation) -> Difference:
-    """Compare a target's columns (name → source type) with a relation."""
-    names = {column.name for column in new.columns}
+def difference(old: pa.Schema, new: Relation) -> Difference:
+    """Compare the columns that a target took from the source (fields with `SOURCE_TYPE`) with a relation."""
+    was = {f.name: f.metadata for f in old if f.metadata and SOURCE_TYPE in f.metadata}
+    now = {column.name: column.field.metadata for column in new.columns}
     return Difference(
-        added=tuple(column for column in new.columns if column.name not in old),
-        removed=tuple(name for name in old if name not in names),
-        changed=tuple(c.name for c in new.columns if c.name in old and old[c.name] != c.type),
+        added=tuple(column for column in new.columns if column.name not in was),
+        removed=tuple(name for name in was if name not in now),
+        changed=tuple(name for name in now if name in was and was[name] != now[name]),
     )
 
 

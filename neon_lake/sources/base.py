@@ -11,6 +11,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from neon_lake.change import Lsn, Piece, XidSnapshot
+from neon_lake.errors import Finding
 from neon_lake.schema import Relation, TableName
 
 
@@ -51,15 +52,6 @@ class Snapshot:
     lsn: Lsn
     taken_at: datetime
     visible: XidSnapshot
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One thing that `check` looked at: `problem` is None when all is well, else a sentence that says what to do."""
-
-    subject: str
-    detail: str
-    problem: str | None = None
 
 
 class ChangeStream(Protocol):

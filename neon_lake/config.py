@@ -1,0 +1,282 @@
+"""The pipeline file: what it may say, and how it is refused when it is wrong."""
+
+from __future__ import annotations
+
+import enum
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import field
+from datetime import datetime
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import yaml
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from neon_lake.errors import ConfigError
+from neon_lake.schema import TableName
+
+DEFAULT_FILE: Final = "neon_lake.yaml"
+_STRICT: Final = ConfigDict(extra="forbid")
+
+
+def _local(path: str) -> str:
+    if not path or "://" in path:
+        raise ValueError("must be a local directory")
+    return path
+
+
+LocalPath = Annotated[str, AfterValidator(_local)]
+
+
+class WriteMode(enum.StrEnum):
+    """How a table's changes become rows of the lake. `mirror`: the lake has the rows that the source has (SCD 1)."""
+
+    MIRROR = "mirror"
+
+
+class Deletes(enum.StrEnum):
+    """What a delete does in the lake: remove the row, or keep it and set `_deleted_at`."""
+
+    HARD = "hard"
+    SOFT = "soft"
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Table:
+    """A line under `tables`: a name, or a pattern with shell wildcards, and how its tables are written."""
+
+    name: str
+    mode: WriteMode = WriteMode.MIRROR
+    deletes: Deletes = Deletes.HARD
+    exclude: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        TableName.parse(self.name)
+
+    @property
+    def is_pattern(self) -> bool:
+        """Whether the name holds wildcards, so that matching nothing is no mistake."""
+        return any(mark in self.name for mark in "*?[")
+
+    def matches(self, table: TableName) -> bool:
+        """Whether this line speaks of `table`."""
+        wanted = TableName.parse(self.name)
+        return fnmatchcase(table.schema, wanted.schema) and fnmatchcase(table.name, wanted.name)
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class SourceConfig:
+    """The database to read. `url` is a libpq URL; the other keys override what it says."""
+
+    url: str = field(repr=False)
+    kind: Literal["postgres"] = "postgres"
+    application_name: str = "neon_lake"
+    connect_timeout: Annotated[int, Field(ge=1)] = 10
+    sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] | None = None
+    sslrootcert: str | None = None
+
+    def __post_init__(self) -> None:
+        if not re.match(r"postgres(ql)?://", self.url):
+            raise ValueError("must be a URL such as postgresql://role:password@host/database")
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class StagingConfig:
+    """Where the change log lies, and for how long it is kept once it is applied everywhere."""
+
+    path: LocalPath
+    retention_days: Annotated[float, Field(ge=0)] = 30
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class DestinationConfig:
+    """Where the Delta tables lie: `<path>/<schema>/<table>`."""
+
+    path: LocalPath
+    kind: Literal["delta"] = "delta"
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Limits:
+    """Bounds on memory and on the size of a batch.
+
+    `memory_mb` bounds what capture holds before it writes a segment, and how much of the log one commit applies;
+    `batch_mb` and `batch_seconds`: a manifest is published at the first commit after so much was captured.
+    """
+
+    memory_mb: Annotated[int, Field(ge=16)] = 256
+    batch_mb: Annotated[int, Field(ge=1)] = 256
+    batch_seconds: Annotated[float, Field(gt=0)] = 60
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Parity:
+    """`max_rows`: tables that the planner thinks larger are counted by the `verify` job only, not after every sync."""
+
+    max_rows: Annotated[int, Field(ge=0)] = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Orchestration:
+    """How Dagster runs the pipeline.
+
+    The sensor looks at the slot every `interval_seconds` and starts a run when `lag_kb` of WAL are waiting, or any
+    WAL for `max_age_seconds`. `cron` is for the schedule, the alternative to the sensor. `start` is the first hourly
+    partition (UTC). `prefix` comes before schema and table in asset keys; it is the pipeline's name unless given.
+    """
+
+    prefix: tuple[str, ...] | None = None
+    start: datetime = datetime(2026, 1, 1)  # noqa: DTZ001 - the start of an hourly partition, in UTC as all of them
+    interval_seconds: Annotated[int, Field(ge=5)] = 10
+    lag_kb: Annotated[int, Field(ge=0)] = 1024
+    max_age_seconds: Annotated[float, Field(ge=0)] = 30
+    cron: str = "*/15 * * * *"
+    sensor_on: bool = True
+
+
+def _entry(value: object) -> object:
+    return {"name": value} if isinstance(value, str) else value
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Pipeline:
+    """One source database, one slot, one change log, one lake. `pipeline` in the file is `name` here."""
+
+    name: Annotated[str, Field(alias="pipeline", pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+    source: SourceConfig
+    staging: StagingConfig
+    destination: DestinationConfig
+    tables: Annotated[tuple[Annotated[Table, BeforeValidator(_entry)], ...], Field(min_length=1)]
+    limits: Limits = Limits()
+    parity: Parity = Parity()
+    orchestration: Orchestration = Orchestration()
+
+    def table(self, name: TableName) -> Table | None:
+        """What the file says of a table: the last line that matches, or None."""
+        return next((line for line in reversed(self.tables) if line.matches(name)), None)
+
+
+def config_path(given: str | None = None) -> Path:
+    """The pipeline file: as given, else `NEON_LAKE_CONFIG`, else `neon_lake.yaml` in the working directory."""
+    return Path(given or os.environ.get("NEON_LAKE_CONFIG") or DEFAULT_FILE)
+
+
+def load(path: Path, environment: Mapping[str, str] | None = None) -> Pipeline:
+    """Read a pipeline file. Relative paths in it are relative to it. Raises `ConfigError`, with the line."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as exc:
+        raise ConfigError(
+            f"The pipeline file {path} cannot be read ({exc.strerror}); give its path with --config or NEON_LAKE_CONFIG."
+        ) from exc
+    return parse(text, path, os.environ if environment is None else environment)
+
+
+# A variable stands in the YAML as a plain word between two private-use characters, so that neither the braces of
+# `${VAR}` nor the characters of a password can change how the file is read.
+_OPEN, _CLOSE = "\ue000", "\ue001"
+
+
+def parse(text: str, path: Path, environment: Mapping[str, str]) -> Pipeline:
+    """Read the text of a pipeline file that lies at `path`. Raises `ConfigError`."""
+    marked = re.sub(r"\$\{(\w+)\}", rf"{_OPEN}\1{_CLOSE}", text)
+    try:
+        node = yaml.compose(marked, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as exc:
+        line = exc.problem_mark.line + 1 if exc.problem_mark else 1
+        raise ConfigError(f"{path.name} line {line}: this is not YAML: {exc.problem}.") from exc
+    lines: dict[tuple[str | int, ...], int] = {}
+    try:
+        data = _build(node, (), lines, environment)
+        if not isinstance(data, dict):
+            raise _Mistake(1, "a pipeline file is a mapping with pipeline, source, staging, destination and tables")
+        _root_paths(data, path.resolve().parent)
+        return TypeAdapter(Pipeline).validate_python(data)
+    except _Mistake as exc:
+        raise ConfigError(f"{path.name} line {exc.line}: {exc.what}.") from exc
+    except ValidationError as exc:
+        raise ConfigError(_sentence(exc, path, lines)) from None
+
+
+class _Mistake(Exception):
+    def __init__(self, line: int, what: str) -> None:
+        super().__init__(what)
+        self.line, self.what = line, what
+
+
+def _build(
+    node: yaml.Node | None, loc: tuple[str | int, ...], lines: dict[tuple[str | int, ...], int], env: Mapping[str, str]
+) -> Any:
+    """The data of a YAML node; `lines` learns where each part of it stands (1-based)."""
+    if node is None:
+        return None
+    lines.setdefault(loc, node.start_mark.line + 1)
+    if isinstance(node, yaml.MappingNode):
+        result: dict[str, Any] = {}
+        for key_node, value in node.value:
+            key, line = str(key_node.value), key_node.start_mark.line + 1
+            if key in result:
+                raise _Mistake(line, f"the key {key!r} is given twice")
+            lines[(*loc, key)] = line
+            result[key] = _build(value, (*loc, key), lines, env)
+        return result
+    if isinstance(node, yaml.SequenceNode):
+        return [_build(item, (*loc, i), lines, env) for i, item in enumerate(node.value)]
+    if isinstance(node, yaml.ScalarNode) and _OPEN in node.value:
+        return _expanded(node, env)
+    return yaml.SafeLoader("").construct_object(node)
+
+
+def _expanded(node: yaml.ScalarNode, env: Mapping[str, str]) -> str:
+    def value(match: re.Match[str]) -> str:
+        if not env.get(match[1]):
+            line = node.start_mark.line + 1
+            raise _Mistake(line, f"the environment variable {match[1]} is not set; set it or write the value here")
+        return env[match[1]]
+
+    return re.sub(f"{_OPEN}(\\w+){_CLOSE}", value, str(node.value))
+
+
+def _sentence(error: ValidationError, path: Path, lines: Mapping[tuple[str | int, ...], int]) -> str:
+    """One sentence for the first mistake; pydantic's own text would show the value, which may be a secret."""
+    first = error.errors(include_input=False, include_url=False)[0]
+    loc = tuple(part for part in first["loc"])
+    line = next((lines[loc[:n]] for n in range(len(loc), -1, -1) if loc[:n] in lines), 1)
+    where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in loc).lstrip(".")
+    if first["type"] == "unexpected_keyword_argument":
+        known = ", ".join(_keys(loc[:-1]))
+        what = f"unknown key {str(loc[-1])!r}; the keys here are {known}"
+    elif first["type"] in ("missing", "missing_argument"):
+        what = f"{where} is missing"
+    else:
+        message = str(first["msg"]).removeprefix("Value error, ")
+        what = f"{where}: {message[:1].lower()}{message[1:]}"
+    return f"{path.name} line {line}: {what}."
+
+
+_SECTIONS: Final[Mapping[str, Any]] = {
+    "source": SourceConfig,
+    "staging": StagingConfig,
+    "destination": DestinationConfig,
+    "tables": Table,
+    "limits": Limits,
+    "parity": Parity,
+    "orchestration": Orchestration,
+}
+
+
+def _keys(loc: tuple[str | int, ...]) -> Iterator[str]:
+    section = _SECTIONS[str(loc[0])] if loc else Pipeline
+    return ("pipeline" if name == "name" and not loc else name for name in section.__dataclass_fields__)
+
+
+def _root_paths(data: dict[str, Any], root: Path) -> None:
+    """Make the local paths of the file absolute: they are meant relative to where the file lies."""
+    for name in ("staging", "destination"):
+        section = data.get(name)
+        if isinstance(section, dict) and isinstance(section.get("path"), str) and "://" not in section["path"]:
+            section["path"] = str(root / Path(section["path"]).expanduser())
