@@ -1,7 +1,7 @@
 """One command for everything: makes the environment in .venv when it is missing or out of date, then runs.
 
-Needs nothing but python3 (3.11 or later) with its own venv and ensurepip. All progress goes to stderr, so that the
-stdout of a command that was asked for --json is that one document.
+Needs nothing but python3 (3.11 or later) with its own venv and ensurepip. All progress goes to stderr, so
+that the stdout of a command that was asked for --json is that one document.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def tool(name: str) -> str:
 
 
 def fingerprint() -> str:
-    """What the environment depends on, as one hash; the root is part of it because an editable install holds it."""
+    """What the environment depends on, as one hash; the root too, which an editable install holds."""
     parts = (
         LOCK.read_bytes(),
         PROJECT.read_bytes(),
@@ -92,7 +92,7 @@ def run(*command: str) -> None:
     env = {**os.environ, "VIRTUAL_ENV": str(VENV), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     if subprocess.run(command, cwd=ROOT, env=env, stdout=sys.stderr, check=False).returncode:
         fail(
-            f"`{Path(command[0]).name} {' '.join(command[1:3])}` failed: see the lines above, then run this again."
+            f"`{Path(command[0]).name} {' '.join(command[1:3])}` failed: see the lines above, then try again."
         )
 
 
@@ -180,7 +180,7 @@ def test(arguments: Sequence[str]) -> NoReturn:
 
 
 def lock(arguments: Sequence[str]) -> NoReturn:
-    """Writes requirements.lock from pyproject.toml, for every platform, with hashes and without any address."""
+    """Writes requirements.lock from pyproject.toml: for every platform, with hashes, without any address."""
     if not has_uv():
         make_venv()
     options = ("--universal", "--extra", "dev", "--generate-hashes", "--no-header", "--no-annotate")
@@ -192,7 +192,7 @@ def lock(arguments: Sequence[str]) -> NoReturn:
 
 EPILOG = """\
 commands:
-  demo [--json] [--ui]    run the whole path once: embedded Postgres, live workload, Dagster runs, parity report
+  demo [--json] [--ui]    the whole path once: embedded Postgres, live workload, Dagster runs, parity report
   test [PYTEST ARGS]      ruff, mypy, import-linter, then all tests; with arguments, pytest alone with them
   lint                    the static checks alone
   bench NAME [--json]     one benchmark, side by side with the peers that run on this machine
