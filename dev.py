@@ -7,6 +7,7 @@ that the stdout of a command that was asked for --json is that one document.
 from __future__ import annotations
 
 import argparse
+import ast
 import hashlib
 import importlib.util
 import os
@@ -87,17 +88,28 @@ def exclusive() -> Iterator[None]:
         yield
 
 
-def run(*command: str) -> None:
+def run(*command: str, **variables: str) -> None:
     """Runs one step of the set-up with its output on stderr; ends the program if the step fails."""
-    env = {**os.environ, "VIRTUAL_ENV": str(VENV), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    env = {**os.environ, "VIRTUAL_ENV": str(VENV), "PIP_DISABLE_PIP_VERSION_CHECK": "1", **variables}
     if subprocess.run(command, cwd=ROOT, env=env, stdout=sys.stderr, check=False).returncode:
-        fail(
-            f"`{Path(command[0]).name} {' '.join(command[1:3])}` failed: see the lines above, then try again."
-        )
+        fail(f"`{Path(command[0]).name} {' '.join(command[1:3])}` failed: see the lines above, then try again.")
+
+
+def index_of_pip() -> dict[str, str]:
+    """The package index that pip is configured for, as uv wants it; uv does not read pip's configuration."""
+    if {"UV_DEFAULT_INDEX", "UV_INDEX_URL"} & os.environ.keys():
+        return {}
+    command = [tool("python"), "-m", "pip", "config", "list"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    found = dict(line.split("=", 1) for line in listed.splitlines() if ".index-url=" in line)
+    url = found.get(":env:.index-url") or found.get("install.index-url") or found.get("global.index-url")
+    return {"UV_DEFAULT_INDEX": ast.literal_eval(url)} if url else {}
 
 
 def make_venv() -> None:
     """Makes an empty .venv that holds pip and the pinned uv."""
+    if Path(sys.prefix).resolve() == VENV:
+        fail("the environment in .venv has to be made anew: run this with the system's python3.")
     if importlib.util.find_spec("ensurepip") is None:
         minor = f"{sys.version_info[0]}.{sys.version_info[1]}"
         fail(
@@ -134,9 +146,10 @@ def prepare() -> None:
         STAMP.unlink(missing_ok=True)
         stamp = fingerprint()
         say("· installing the locked packages (about 200 MB the first time)")
-        run(tool("uv"), "pip", "sync", "--require-hashes", str(LOCK))
+        python = ("--python", tool("python"))
+        run(tool("uv"), "pip", "sync", *python, "--require-hashes", str(LOCK), **index_of_pip())
         say("· installing neon-lake, editable")
-        run(tool("uv"), "pip", "install", "--no-deps", "--no-build-isolation", "--editable", ".")
+        run(tool("uv"), "pip", "install", *python, "--no-deps", "--no-build-isolation", "--editable", ".")
         STAMP.write_text(stamp, "utf-8")
     say(f"· environment ready in {time.monotonic() - started:.0f} s")
 
@@ -171,9 +184,7 @@ def test(arguments: Sequence[str]) -> NoReturn:
     linted = lint()
     workers = max(2, min(4, os.cpu_count() or 2))
     say(f"· pytest, {workers} processes")
-    tested = subprocess.run(
-        [tool("python"), "-m", "pytest", "-n", str(workers)], cwd=ROOT, check=False
-    ).returncode
+    tested = subprocess.run([tool("python"), "-m", "pytest", "-n", str(workers)], cwd=ROOT, check=False).returncode
     if not linted:
         say("· a static check FAILED: see above")
     raise SystemExit(tested or (0 if linted else 1))
@@ -185,7 +196,7 @@ def lock(arguments: Sequence[str]) -> NoReturn:
         make_venv()
     options = ("--universal", "--extra", "dev", "--generate-hashes", "--no-header", "--no-annotate")
     quiet = ("--no-emit-index-url", "--no-emit-find-links", "--quiet")
-    run(tool("uv"), "pip", "compile", PROJECT.name, "-o", LOCK.name, *options, *quiet, *arguments)
+    run(tool("uv"), "pip", "compile", PROJECT.name, "-o", LOCK.name, *options, *quiet, *arguments, **index_of_pip())
     say(f"· wrote {LOCK.name}")
     raise SystemExit(0)
 
@@ -216,9 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     )
     commands = ("demo", "test", "lint", "bench", "lock", "setup")
     parser.add_argument("command", choices=commands, metavar="COMMAND", help="one of the commands below")
-    parser.add_argument(
-        "rest", nargs=argparse.REMAINDER, metavar="ARGUMENTS", help="handed to the command as they are"
-    )
+    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="ARGUMENTS", help="handed to the command as they are")
     parsed = parser.parse_args(arguments)
     rest: list[str] = parsed.rest
     if parsed.command == "lock":
