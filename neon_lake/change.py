@@ -127,6 +127,9 @@ class Transactions:
         )
 
 
+NO_TRANSACTIONS: Final = Transactions()
+
+
 def _xid_after(a: int, b: int) -> bool:
     """Whether 32-bit xid `a` is later than `b`, by the modulo-2³² rule of the server."""
     return 0 < (a - b) & 0xFFFFFFFF < 1 << 31
@@ -142,7 +145,7 @@ class Piece:
 
     changes: tuple[ChangeBatch, ...] = ()
     committed: Lsn | None = None
-    transactions: Transactions = Transactions()
+    transactions: Transactions = NO_TRANSACTIONS
 
 
 @dataclass(frozen=True, kw_only=True)

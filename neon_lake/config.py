@@ -171,7 +171,8 @@ def load(path: Path, environment: Mapping[str, str] | None = None) -> Pipeline:
         text = path.read_text(encoding="utf-8")
     except OSError as exc:
         raise ConfigError(
-            f"The pipeline file {path} cannot be read ({exc.strerror}); give its path with --config or NEON_LAKE_CONFIG."
+            f"The pipeline file {path} cannot be read ({exc.strerror}); "
+            "give its path with --config or NEON_LAKE_CONFIG."
         ) from exc
     return parse(text, path, os.environ if environment is None else environment)
 
@@ -191,15 +192,19 @@ def parse(text: str, path: Path, environment: Mapping[str, str]) -> Pipeline:
         raise ConfigError(f"{path.name} line {line}: this is not YAML: {exc.problem}.") from exc
     lines: dict[tuple[str | int, ...], int] = {}
     try:
-        data = _build(node, (), lines, environment)
-        if not isinstance(data, dict):
-            raise _Mistake(1, "a pipeline file is a mapping with pipeline, source, staging, destination and tables")
+        data = _mapping(_build(node, (), lines, environment))
         _root_paths(data, path.resolve().parent)
         return TypeAdapter(Pipeline).validate_python(data)
     except _Mistake as exc:
         raise ConfigError(f"{path.name} line {exc.line}: {exc.what}.") from exc
     except ValidationError as exc:
         raise ConfigError(_sentence(exc, path, lines)) from None
+
+
+def _mapping(data: object) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise _Mistake(1, "a pipeline file is a mapping with pipeline, source, staging, destination and tables")
+    return data
 
 
 class _Mistake(Exception):

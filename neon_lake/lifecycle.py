@@ -1,7 +1,7 @@
 """The states of a table, and the one table of transitions between them.
 
 A table's state has two sources and no third: the watermark in its Delta log, and a mark in staging that is there
-only when something has to be done. Without a mark a table is NEW or LIVE.
+only when something has to be done. Without a mark a table is LIVE, or NEW while it has no watermark.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = {
     (State.STALE, Event.SNAPSHOT_APPLIED): State.LIVE,
     (State.STALE, Event.FAILED): State.PARKED,
     (State.STALE, Event.RESYNC_ASKED): State.STALE,
-    (State.PARKED, Event.RETRIED): State.STALE,
+    (State.PARKED, Event.RETRIED): State.LIVE,
     (State.PARKED, Event.RESYNC_ASKED): State.STALE,
 }
 

@@ -1,0 +1,1 @@
+"""Postgres tables as Delta Lake tables, by change data capture."""

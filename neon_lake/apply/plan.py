@@ -1,0 +1,54 @@
+"""What one commit does to a Delta table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import pyarrow as pa
+
+from neon_lake.change import COMMITTED_AT, DELETED_AT, LSN, TIMESTAMP, Lsn
+from neon_lake.config import Deletes
+from neon_lake.schema import RESCUED, Relation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Truncation:
+    """A TRUNCATE: the commit LSN and commit time of its transaction."""
+
+    lsn: Lsn
+    committed_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergePlan:
+    """Rows to put and keys to remove; no key is in it twice.
+
+    rows: complete target rows, in `target_schema`; `only_new`: the target has none of their keys, so they can be
+    appended without looking; deletes: key columns of the rows to remove; `truncate`: everything that the target has
+    goes first (with soft deletes: it is marked as deleted then). `incomplete` counts rows that could not be
+    made whole, because the target lacks a row that it should have; they are left out.
+    """
+
+    rows: pa.Table
+    deletes: pa.Table
+    only_new: bool
+    truncate: Truncation | None = None
+    incomplete: int = 0
+
+    @property
+    def empty(self) -> bool:
+        """Whether the commit would change nothing but the watermark."""
+        return not (len(self.rows) or len(self.deletes) or self.truncate)
+
+
+def target_schema(relation: Relation, deletes: Deletes) -> pa.Schema:
+    """The columns of a target table: the source's, `_rescued_data`, `_lsn` and `_committed_at`.
+
+    With soft deletes also `_deleted_at`: when the row was deleted at the source, else null.
+    """
+    fields = [*relation.row_schema, pa.field(RESCUED, pa.string()), pa.field(LSN, pa.int64())]
+    fields.append(pa.field(COMMITTED_AT, TIMESTAMP))
+    if deletes is Deletes.SOFT:
+        fields.append(pa.field(DELETED_AT, TIMESTAMP))
+    return pa.schema(fields)

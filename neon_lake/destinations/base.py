@@ -1,0 +1,76 @@
+"""What the pipeline asks of a lake."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+import pyarrow as pa
+
+from neon_lake.apply.plan import MergePlan
+from neon_lake.change import Lsn
+from neon_lake.errors import Finding
+from neon_lake.schema import KEY, TableName
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """One version of a target table: what it holds, and how far the log is applied to it.
+
+    `schema` has the field metadata that names each column's source type (`neon_lake.schema.SOURCE_TYPE`).
+    `watermark` is None for a table that this pipeline has never written.
+    """
+
+    table: TableName
+    version: int
+    committed_at: datetime
+    schema: pa.Schema
+    watermark: Lsn | None
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Names of the columns that the table is merged by."""
+        return tuple(f.name for f in self.schema if f.metadata and KEY in f.metadata)
+
+
+class Destination(Protocol):
+    """A set of Delta tables. Every method may raise `DestinationUnavailable`; every commit `DestinationConflict`.
+
+    A commit carries the watermark that it brings the table to. It fails with `DestinationConflict`, having done
+    nothing, when the table is not at the version that was given, or the watermark would go back.
+    """
+
+    def check(self) -> Finding:
+        """Whether tables can be written and read here."""
+        ...
+
+    def target(self, table: TableName) -> Target | None:
+        """The newest version of a table, or None when there is none."""
+        ...
+
+    def replace(
+        self, table: TableName, old: Target | None, schema: pa.Schema, rows: Iterator[pa.RecordBatch], watermark: Lsn
+    ) -> Target:
+        """Swap the whole content, and the schema, for `rows`: readers see the old table until it is done."""
+        ...
+
+    def merge(self, old: Target, schema: pa.Schema, plan: MergePlan, watermark: Lsn) -> Target:
+        """Do what the plan says; columns of `schema` that the table lacks are added, null in its older rows.
+
+        A plan that changes nothing still moves the watermark.
+        """
+        ...
+
+    def lookup(self, target: Target, keys: pa.Table, columns: Sequence[str]) -> pa.Table:
+        """The rows whose key is in `keys`: key columns and those of `columns` that the table has (others null)."""
+        ...
+
+    def count(self, target: Target) -> int:
+        """How many rows the table has; soft-deleted ones are not counted."""
+        ...
+
+    def read(self, target: Target, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """The rows, without soft-deleted ones, in batches of bounded size."""
+        ...

@@ -1,0 +1,184 @@
+"""Delta tables on a local disk, written by delta-rs.
+
+A table's watermark is a `txn` action of the commit that brought it there: app id = pipeline and table, version = LSN.
+Source: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#transaction-identifiers
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+from deltalake import CommitProperties, DeltaTable, QueryBuilder, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError
+
+from neon_lake.apply.plan import MergePlan
+from neon_lake.change import DELETED_AT, Lsn
+from neon_lake.destinations.base import Target
+from neon_lake.destinations.delta import merging
+from neon_lake.errors import DestinationConflict, DestinationError, DestinationUnavailable, Finding
+from neon_lake.failpoints import failpoint
+from neon_lake.schema import TableName
+
+
+class DeltaDestination:
+    """`Destination` in a directory: the table `schema.name` lies at `<root>/<schema>/<name>`."""
+
+    def __init__(self, root: Path, *, pipeline: str) -> None:
+        self.root, self.pipeline = root, pipeline
+
+    def path(self, table: TableName) -> str:
+        """Where a table lies."""
+        return str(self.root / table.path)
+
+    def check(self) -> Finding:
+        """See `Destination.check`."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe = self.root / f".writable-{os.getpid()}"
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as exc:
+            problem = (
+                f"The lake at {self.root} cannot be written ({exc.strerror}); "
+                "make it writable for this user, or change destination.path."
+            )
+            return Finding(subject="destination", detail=str(self.root), problem=problem)
+        return Finding(subject="destination", detail=f"{self.root} is writable")
+
+    def target(self, table: TableName) -> Target | None:
+        """See `Destination.target`."""
+        with self._translated(table):
+            path = self.path(table)
+            return self._target(table, DeltaTable(path)) if DeltaTable.is_deltatable(path) else None
+
+    def replace(
+        self, table: TableName, old: Target | None, schema: pa.Schema, rows: Iterator[pa.RecordBatch], watermark: Lsn
+    ) -> Target:
+        """See `Destination.replace`."""
+        with self._translated(table):
+            into = self._expected(old, watermark) if old else self.path(table)
+            failpoint("apply.before-commit")
+            write_deltalake(
+                into,
+                pa.RecordBatchReader.from_batches(schema, rows),
+                mode="overwrite" if old else "error",
+                schema_mode="overwrite" if old else None,
+                commit_properties=self._watermark(table, watermark),
+            )
+            return self._committed(table)
+
+    def merge(self, old: Target, schema: pa.Schema, plan: MergePlan, watermark: Lsn) -> Target:
+        """See `Destination.merge`."""
+        with self._translated(old.table):
+            delta = self._expected(old, watermark)
+            properties = self._watermark(old.table, watermark)
+            version = delta.version()
+            failpoint("apply.before-commit")
+            if not plan.empty:
+                merging.commit(delta, schema, plan, properties)
+            if DeltaTable(self.path(old.table)).version() == version:
+                # delta-rs makes no commit of a merge that finds nothing to do
+                delta.create_write_transaction([], "append", delta.schema(), commit_properties=properties)
+            return self._committed(old.table)
+
+    def lookup(self, target: Target, keys: pa.Table, columns: Sequence[str]) -> pa.Table:
+        """See `Destination.lookup`. Reads the files whose key range meets that of `keys`, batch by batch."""
+        names = keys.column_names
+        present = [name for name in columns if name in target.schema.names]
+        schema = pa.schema([target.schema.field(name) for name in [*names, *present]])
+        bounds = pc.min_max(keys[names[0]].combine_chunks())
+        first = ds.field(names[0])
+        with self._translated(target.table):
+            data = self._open(target).to_pyarrow_dataset()
+            within = (first >= bounds["min"]) & (first <= bounds["max"])
+            found = [
+                pa.table(batch).join(keys, names, join_type="left semi")
+                for batch in data.to_batches(columns=schema.names, filter=within)
+                if batch.num_rows
+            ]
+        table = pa.concat_tables([schema.empty_table(), *(f.select(schema.names).cast(schema) for f in found)])
+        for name in columns:
+            if name not in present:
+                table = table.append_column(name, pa.nulls(len(table)))
+        return table
+
+    def count(self, target: Target) -> int:
+        """See `Destination.count`."""
+        alive = f"WHERE {merging.quoted(DELETED_AT)} IS NULL" if DELETED_AT in target.schema.names else ""
+        with self._translated(target.table):
+            rows = self._query(target, f"SELECT count(*) AS n FROM t {alive}")  # noqa: S608 - no outside text in it
+            return int(next(iter(rows))["n"][0].as_py())
+
+    def read(self, target: Target, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """See `Destination.read`."""
+        wanted = ", ".join(merging.quoted(name) for name in columns)
+        alive = f"WHERE {merging.quoted(DELETED_AT)} IS NULL" if DELETED_AT in target.schema.names else ""
+        schema = pa.schema([target.schema.field(name) for name in columns])
+        with self._translated(target.table):
+            for batch in self._query(target, f"SELECT {wanted} FROM t {alive}"):  # noqa: S608 - quoted names
+                yield batch.cast(schema)
+
+    def _query(self, target: Target, sql: str) -> pa.RecordBatchReader:
+        return pa.RecordBatchReader.from_stream(QueryBuilder().register("t", self._open(target)).execute(sql))
+
+    def _open(self, target: Target) -> DeltaTable:
+        return DeltaTable(self.path(target.table), version=target.version)
+
+    def _expected(self, old: Target, watermark: Lsn) -> DeltaTable:
+        """The newest version, which must stand where `old` stood; another writer's upkeep does not matter."""
+        delta = DeltaTable(self.path(old.table))
+        current = self._target(old.table, delta).watermark
+        if current != old.watermark or (current is not None and watermark < current):
+            raise DestinationConflict(
+                f"Another run has brought {old.table} to {current} while this one was at {old.watermark}; "
+                "nothing was written; run this again."
+            )
+        return delta
+
+    def _app(self, table: TableName) -> str:
+        return f"neon_lake:{self.pipeline}:{table}"
+
+    def _watermark(self, table: TableName, lsn: Lsn) -> CommitProperties:
+        # one commit attempt: a second one would carry the plan over a commit that it has not seen
+        return CommitProperties(
+            app_transactions=[Transaction(self._app(table), int(lsn))],
+            custom_metadata={"neon_lake.watermark": str(lsn)},
+        )
+
+    def _target(self, table: TableName, delta: DeltaTable) -> Target:
+        version = delta.transaction_version(self._app(table))
+        moment = delta.history(1)[0]["timestamp"]
+        return Target(
+            table=table,
+            version=delta.version(),
+            committed_at=datetime.fromtimestamp(moment / 1000, UTC),
+            schema=pa.schema(delta.schema().to_arrow()),
+            watermark=None if version is None else Lsn(version),
+        )
+
+    def _committed(self, table: TableName) -> Target:
+        failpoint("apply.after-commit")
+        return self._target(table, DeltaTable(self.path(table)))
+
+    @contextmanager
+    def _translated(self, table: TableName) -> Iterator[None]:
+        try:
+            yield
+        except CommitFailedError as exc:
+            raise DestinationConflict(
+                f"Another writer committed to {self.path(table)} at the same time; nothing was written; run this again."
+            ) from exc
+        except OSError as exc:
+            raise DestinationUnavailable(
+                f"The Delta table {self.path(table)} cannot be used ({exc.strerror or exc}); "
+                "make it readable and writable for this user, or make room."
+            ) from exc
+        except DeltaError as exc:
+            raise DestinationError(f"The Delta table {self.path(table)} cannot be used: {exc}") from exc

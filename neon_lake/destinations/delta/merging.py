@@ -1,0 +1,79 @@
+"""A merge plan as one Delta commit: an append, an overwrite, or a MERGE."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, write_deltalake
+
+from neon_lake.apply.plan import MergePlan
+from neon_lake.change import COMMITTED_AT, DELETED_AT, LSN
+from neon_lake.schema import KEY
+
+_REMOVED: Final = "_removed"
+
+
+def commit(delta: DeltaTable, schema: pa.Schema, plan: MergePlan, properties: CommitProperties) -> None:
+    """Carry out a plan that is not empty. A merge that finds nothing to do makes no commit."""
+    soft = DELETED_AT in schema.names
+    added = set(schema.names) - {f.name for f in delta.schema().fields}
+    if plan.truncate and not soft:
+        write_deltalake(
+            delta, plan.rows, mode="overwrite", schema_mode="merge" if added else None, commit_properties=properties
+        )
+    elif plan.only_new and not plan.truncate:
+        write_deltalake(
+            delta, plan.rows, mode="append", schema_mode="merge" if added else None, commit_properties=properties
+        )
+    else:
+        _merge(delta, schema, plan, properties, evolve=bool(added))
+
+
+def _merge(
+    delta: DeltaTable, schema: pa.Schema, plan: MergePlan, properties: CommitProperties, *, evolve: bool
+) -> None:
+    keys = [f.name for f in schema if f.metadata and KEY in f.metadata]
+    values = {quoted(name): f"s.{quoted(name)}" for name in schema.names}
+    merger = (
+        delta.merge(
+            _with_removals(schema, plan),
+            " AND ".join(f"t.{quoted(name)} = s.{quoted(name)}" for name in keys),
+            source_alias="s",
+            target_alias="t",
+            merge_schema=evolve,
+            # planned with the source in hand, files outside its key range are not read
+            streamed_exec=False,
+            commit_properties=properties,
+        )
+        .when_matched_delete(f"s.{_REMOVED}")
+        .when_matched_update(values)
+        .when_not_matched_insert(values, predicate=f"NOT s.{_REMOVED}")
+    )
+    if plan.truncate:
+        gone = f"to_timestamp_micros({int(plan.truncate.committed_at.timestamp() * 1_000_000)})"
+        merger = merger.when_not_matched_by_source_update(
+            {
+                quoted(DELETED_AT): f"arrow_cast({gone}, 'Timestamp(Microsecond, Some(\"UTC\"))')",
+                quoted(COMMITTED_AT): f"arrow_cast({gone}, 'Timestamp(Microsecond, Some(\"UTC\"))')",
+                quoted(LSN): str(int(plan.truncate.lsn)),
+            },
+            predicate=f"t.{quoted(DELETED_AT)} IS NULL",
+        )
+    merger.execute()
+
+
+def _with_removals(schema: pa.Schema, plan: MergePlan) -> pa.Table:
+    """Rows and keys to remove as one source, told apart by the column `_removed`."""
+    rows = plan.rows.append_column(_REMOVED, pa.repeat(False, len(plan.rows)))
+    if not len(plan.deletes):
+        return rows
+    count, keys = len(plan.deletes), plan.deletes.column_names
+    columns = [plan.deletes[f.name].cast(f.type) if f.name in keys else pa.nulls(count, f.type) for f in schema]
+    removals = pa.table(columns, schema=schema)
+    return pa.concat_tables([rows, removals.append_column(_REMOVED, pa.repeat(True, len(removals)))])
+
+
+def quoted(name: str) -> str:
+    """A column name as delta-rs' SQL takes any name."""
+    return "`" + name.replace("`", "``") + "`"

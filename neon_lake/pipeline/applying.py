@@ -1,0 +1,212 @@
+"""The verb `apply`: the log into the lake, one table at a time, each commit with its watermark."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from neon_lake.apply.mirror import mirror
+from neon_lake.apply.plan import MergePlan, target_schema
+from neon_lake.change import COMMITTED_AT, LSN, Lsn, change_schema
+from neon_lake.config import Table
+from neon_lake.destinations.base import Target
+from neon_lake.errors import DestinationError, ResyncNeeded
+from neon_lake.lifecycle import Mark, State, after, event_of, sentence, state_of
+from neon_lake.lifecycle import Event as Happening
+from neon_lake.pipeline.parts import Parts, Progress
+from neon_lake.pipeline.results import TableResult
+from neon_lake.pipeline.snapshots import apply_snapshot, usable
+from neon_lake.schema import Relation, TableName, difference
+from neon_lake.staging.manifest import Manifest
+from neon_lake.staging.segment import Counts
+
+QUIET: Final = 64
+"""After so many manifests without a change of a table, an empty commit moves its watermark on."""
+
+
+def apply(
+    parts: Parts, tables: Mapping[TableName, Table], marks: Mapping[TableName, Mark], until: Lsn | None = None
+) -> dict[TableName, TableResult]:
+    """Apply the log to each table up to `until` (default: the checkpoint). A table that fails stops only itself."""
+    results = {}
+    for name, settings in tables.items():
+        results[name] = apply_table(parts, name, settings, marks.get(name), until)
+        parts.progress(Progress(verb="apply", table=name, rows=results[name].counts.total, done=True))
+    return results
+
+
+def apply_table(parts: Parts, name: TableName, settings: Table, mark: Mark | None, until: Lsn | None) -> TableResult:
+    """Apply to one table what is staged for it. What goes wrong is in the result, and marked if it will stay wrong."""
+    target: Target | None = None
+    result = TableResult(table=name, state=state_of(None, mark))
+    try:
+        target = parts.destination.target(name)
+        watermark = target.watermark if target else None
+        result = replace(result, state=state_of(watermark, mark), watermark=watermark)
+        if result.state is State.PARKED:
+            assert mark is not None
+            return replace(result, error=_parked(mark))
+        if target and target.watermark is None:
+            raise DestinationError(
+                f"The Delta table of {name} was not written by the pipeline {parts.config.name}; "
+                "move it away, or change destination.path."
+            )
+        snapshot = parts.log.snapshot(name)
+        if snapshot and usable(snapshot, watermark, mark.lsn if mark else None):
+            target = apply_snapshot(parts, snapshot, target, settings.deletes)
+            if mark:
+                parts.log.unmark(name)
+            result = replace(result, state=after(result.state, Happening.SNAPSHOT_APPLIED), snapshot_rows=snapshot.rows)
+        if target is None or result.state is not State.LIVE:
+            reason = mark.reason if mark else "It has no snapshot yet."
+            return replace(result, error=f"{name} waits for a snapshot: {reason}")
+        return _carry_on(parts, target, settings, result, until)
+    except Exception as exc:  # noqa: BLE001 - one table's fault must not stop the others; it is told and shown
+        return failed(parts, result, exc)
+
+
+def _parked(mark: Mark) -> str:
+    return (
+        f"{mark.reason} The table is parked since {mark.since:%Y-%m-%d %H:%M} UTC; "
+        f"run neon-lake resync {mark.table}, or neon-lake sync {mark.table} to try again."
+    )
+
+
+def failed(parts: Parts, result: TableResult, exc: Exception) -> TableResult:
+    """The result of a step that failed; the table is marked when trying again as it is cannot help."""
+    happening = event_of(exc)
+    if happening is None:
+        return replace(result, error=sentence(exc), transient=True)
+    state = after(result.state, happening)
+    head = parts.log.head()
+    parts.log.mark(
+        Mark(
+            table=result.table,
+            state=state,
+            reason=sentence(exc),
+            since=datetime.now(UTC),
+            lsn=head.end if head else Lsn(0),
+        )
+    )
+    return replace(result, state=state, error=sentence(exc))
+
+
+def _carry_on(parts: Parts, target: Target, settings: Table, result: TableResult, until: Lsn | None) -> TableResult:
+    """Apply the changes behind the watermark, in commits of bounded size."""
+    assert target.watermark is not None
+    hours: dict[datetime, Counts] = {}
+    first = reached = target.watermark
+    chain = behind(parts, target)
+    if until is not None:
+        chain = tuple(m for m in chain if m.start < until)
+    for manifests in _slices(chain, result.table, parts.memory):
+        reached = manifests[-1].end if until is None else min(manifests[-1].end, until)
+        changes, relation = read_changes(parts, target, manifests, since=target.watermark, until=until)
+        if relation is None:
+            if len(manifests) < QUIET:
+                continue
+            schema, plan = target.schema, None
+        else:
+            schema = target_schema(relation, settings.deletes)
+            current = target
+
+            def lookup(keys: pa.Table, columns: Sequence[str], at: Target = current) -> pa.Table:
+                return parts.destination.lookup(at, keys, columns)
+
+            plan = mirror(relation, changes, lookup, deletes=settings.deletes)
+            for hour, counts in by_hour(changes).items():
+                hours[hour] = hours.get(hour, Counts()) + counts
+            result = replace(result, relation=relation, incomplete=result.incomplete + plan.incomplete)
+            result = replace(result, last_commit_at=pc.max(changes[COMMITTED_AT]).as_py() or result.last_commit_at)
+        target = parts.destination.merge(target, schema, plan or _nothing(target), reached)
+        parts.progress(Progress(verb="apply", table=result.table, rows=summed(hours).total))
+    result = replace(
+        result,
+        state=after(result.state, Happening.BATCH_APPLIED),
+        first=first,
+        watermark=max(reached, target.watermark or reached),
+        version=target.version,
+        hours=hours,
+        counts=summed(hours),
+    )
+    if result.incomplete:
+        raise ResyncNeeded(
+            f"{result.incomplete} changed rows of {result.table} were not in the lake, "
+            "so their unchanged values are unknown."
+        )
+    return result
+
+
+def behind(parts: Parts, target: Target) -> tuple[Manifest, ...]:
+    """The manifests past a target's watermark. Raises `ResyncNeeded` when the log does not lead on from it."""
+    assert target.watermark is not None
+    chain = parts.log.since(target.watermark)
+    if chain and chain[0].start > target.watermark:
+        raise ResyncNeeded(f"The log no longer reaches back to {target.watermark}, where {target.table} stands.")
+    for manifest in chain:
+        if manifest.gap:
+            raise ResyncNeeded(f"Changes from {manifest.start} to {manifest.end} were not captured: {manifest.gap}")
+    return chain
+
+
+def read_changes(
+    parts: Parts, target: Target, manifests: Sequence[Manifest], *, since: Lsn, until: Lsn | None = None
+) -> tuple[pa.Table, Relation | None]:
+    """The changes of the target's table that commit in [since, until), and the relation that they end with.
+
+    Columns that an older change lacks are null in it; those that the table no longer has are left out. Raises
+    `ResyncNeeded` when the target cannot follow the relation by adding columns.
+    """
+    found, relation = [], None
+    for manifest in manifests:
+        for segment in manifest.of(target.table):
+            relation = manifest.relations[segment.relation]
+            if changed := difference(target.schema, relation).changed:
+                raise ResyncNeeded(f"Column {changed[0]} of {target.table} changed its type or its part in the key.")
+            rows = parts.log.read(segment)
+            inside = pc.greater_equal(rows[LSN], int(since))
+            if until is not None:
+                inside = pc.and_(inside, pc.less(rows[LSN], int(until)))
+            found.append(rows.filter(inside))
+    if relation is None or not any(len(rows) for rows in found):
+        return pa.table({}), None
+    if obstacle := difference(target.schema, relation).obstacle:
+        raise ResyncNeeded(f"The schema of {target.table} changed: {obstacle}.")
+    schema = change_schema(relation)
+    return pa.concat_tables(found, promote_options="default").select(schema.names).cast(schema), relation
+
+
+def _slices(chain: Sequence[Manifest], table: TableName, memory: int) -> Iterator[list[Manifest]]:
+    """Cut the chain so that the table's changes in a part fit into half of `memory` bytes; never inside a manifest."""
+    part: list[Manifest] = []
+    size = 0
+    for manifest in chain:
+        loaded = sum(segment.loaded for segment in manifest.of(table))
+        if part and loaded and size + loaded > memory // 2:
+            yield part
+            part, size = [], 0
+        part.append(manifest)
+        size += loaded
+    if part:
+        yield part
+
+
+def by_hour(changes: pa.Table) -> dict[datetime, Counts]:
+    """Count changes by the hour of their commit (UTC)."""
+    hours = pc.floor_temporal(changes[COMMITTED_AT], unit="hour")
+    return {h.as_py(): Counts.of(changes.filter(pc.equal(hours, h))) for h in pc.unique(hours).sort()}
+
+
+def summed(hours: Mapping[datetime, Counts]) -> Counts:
+    """All hours together."""
+    return sum(hours.values(), Counts())
+
+
+def _nothing(target: Target) -> MergePlan:
+    empty = target.schema.empty_table()
+    return MergePlan(rows=empty, deletes=empty.select(target.key), only_new=True)

@@ -1,0 +1,466 @@
+"""A pipeline at work: the five verbs, and what people do with them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from neon_lake.apply.mirror import mirror
+from neon_lake.apply.plan import target_schema
+from neon_lake.change import COMMITTED_AT, LSN, Lsn
+from neon_lake.config import Table
+from neon_lake.errors import (
+    ConfigError,
+    DestinationUnavailable,
+    Finding,
+    NeonLakeError,
+    ParityBroken,
+    SlotGap,
+    SlotLost,
+    SourceRewound,
+    StagingUnavailable,
+    listed,
+)
+from neon_lake.failpoints import failpoint
+from neon_lake.lifecycle import Event, Mark, State, after, state_of
+from neon_lake.pipeline import applying, snapshots
+from neon_lake.pipeline.capture import capture
+from neon_lake.pipeline.parity import compare, frontier
+from neon_lake.pipeline.parts import Parts
+from neon_lake.pipeline.results import Captured, Expired, Parity, Status, Synced, TableResult, TableStatus, Verified
+from neon_lake.schema import Relation, TableName
+from neon_lake.sources.base import Slot, Snapshot
+from neon_lake.staging.log import ORIGIN
+from neon_lake.staging.manifest import Manifest
+from neon_lake.staging.retention import expired
+
+ATTEMPTS: Final = 30
+"""How many snapshots `verify` takes before it gives up on finding one that is a prefix of the commit order."""
+
+
+class Replication:
+    """One pipeline's source, log and lake, and what can be done with them.
+
+    Not for use by several threads at once. Two processes may: the slot admits one capture, the log one successor of
+    each manifest, and Delta one commit of each watermark; the other one gets a transient error.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+
+    @classmethod
+    def open(cls, config: Pipeline, *, progress: Callable[[Progress], None] = lambda _: None) -> Self:
+        """The pipeline that a pipeline file describes. Touches nothing yet."""
+        memory = config.limits.memory_mb << 20
+        return cls(
+            Parts(
+                config=config,
+                source=PostgresSource(config),
+                log=ChangeLog(LocalStorage(Path(config.staging.path)), memory=memory),
+                destination=DeltaDestination(Path(config.destination.path), pipeline=config.name),
+                progress=progress,
+            )
+        )
+
+    # --- the micro-batch
+
+    def sync(self, tables: Sequence[TableName] = (), *, until: Lsn | None = None) -> Synced:
+        """Snapshot new tables, capture up to the source's position of now, and apply.
+
+        `tables` restricts snapshot and apply to some tables, and gives parked ones among them another try; capture is
+        of the whole slot always. Raises what stops all tables; what stops one is in its result.
+        """
+        relations = self._relations(tables)
+        self._ready()
+        for relation in relations if tables else ():
+            self._retry(relation.table)
+        outcome = self._prepare(relations)
+        captured = capture(self.parts, until or self.parts.source.position())
+        results = self._apply(relations, outcome, until)
+        if stale := [r for r in relations if results[r.table].state is State.STALE]:
+            # a table that outgrew its target is snapshotted at once: nothing else may ever call for it
+            outcome = self._prepare(stale)
+            again = capture(self.parts, self.parts.source.position())
+            captured = replace(again, start=captured.start, changes=captured.changes + again.changes)
+            results |= self._apply(stale, outcome, until)
+        return Synced(captured=captured, tables=results)
+
+    def _apply(
+        self, relations: Sequence[Relation], outcome: dict[TableName, TableResult], until: Lsn | None
+    ) -> dict[TableName, TableResult]:
+        todo = {r.table: self._settings(r.table) for r in relations if r.table not in outcome}
+        done = applying.apply(self.parts, todo, self.parts.log.marks(), until)
+        by_name = {relation.table: relation for relation in relations}
+        return {name: replace(result, relation=by_name[name]) for name, result in (done | outcome).items()}
+
+    def _prepare(self, relations: Sequence[Relation]) -> dict[TableName, TableResult]:
+        """Publication, slot, origin of the log, and snapshots of the tables that wait for one; gives what failed."""
+        parts, failed = self.parts, dict[TableName, TableResult]()
+        head, slot = parts.log.head(), parts.source.slot()
+        self._check_slot(head, slot)
+        parts.source.publish([relation.table for relation in parts.source.relations()])
+
+        def note(relation: Relation, exc: Exception) -> None:
+            failed[relation.table] = applying.failed(parts, self._unfinished(relation), exc)
+
+        def stage(opened: AbstractContextManager[Snapshot], waiting: Sequence[Relation], *, begin: bool) -> None:
+            with opened as snapshot:
+                if begin:
+                    failpoint("slot.created")
+                    parts.log.publish(parts.owner, start=ORIGIN, end=snapshot.lsn)
+                snapshots.stage(parts, snapshot, waiting, note)
+
+        waiting = [relation for relation in relations if self._waits(relation)]
+        if head is None and slot is None:
+            stage(parts.source.create_slot(), waiting, begin=True)
+        else:
+            if head is None and slot is not None:
+                parts.log.publish(parts.owner, start=ORIGIN, end=slot.confirmed)
+            if waiting:
+                stage(parts.source.slot_snapshot(), waiting, begin=False)
+        return failed
+
+    def _unfinished(self, relation: Relation) -> TableResult:
+        target = self.parts.destination.target(relation.table)
+        mark = self.parts.log.marks().get(relation.table)
+        watermark = target.watermark if target else None
+        return TableResult(
+            table=relation.table, state=state_of(watermark, mark), relation=relation, watermark=watermark
+        )
+
+    def _waits(self, relation: Relation) -> bool:
+        """Whether the table needs a snapshot that is not in staging yet."""
+        now = self._unfinished(relation)
+        if now.state not in (State.NEW, State.STALE):
+            return False
+        mark = self.parts.log.marks().get(relation.table)
+        stored = self.parts.log.snapshot(relation.table)
+        return not snapshots.usable(stored, now.watermark, mark.lsn if mark else None)
+
+    def _check_slot(self, head: Manifest | None, slot: Slot | None) -> None:
+        """Raise when slot and log do not fit together, so that changes are lost; say which tables need a resync."""
+        if problem := self._slot_problem(head, slot):
+            raise problem
+
+    def _slot_problem(self, head: Manifest | None, slot: Slot | None) -> NeonLakeError | None:
+        name = f"neon_lake_{self.parts.config.name}"
+        if head is None:
+            written = [r.table for r in self.parts.source.relations() if self._written(r.table)]
+            if not written:
+                return (
+                    None
+                    if slot is None or not slot.lost
+                    else SlotLost(f"The slot {name} is lost ({slot.lost}); run neon-lake drop, then neon-lake sync.")
+                )
+            return SlotGap(
+                f"Staging holds no log, so changes of {listed(written)} since their watermarks are lost; "
+                "restore the staging directory, or run neon-lake resync."
+            )
+        if slot is None:
+            return SlotLost(
+                f"The slot {name} is gone, so changes since {head.end} are lost; run neon-lake resync to snapshot every table anew."
+            )
+        if slot.lost:
+            return SlotLost(
+                f"The slot {name} is lost ({slot.lost}), so changes since {head.end} are lost; run neon-lake resync."
+            )
+        if slot.confirmed > head.end:
+            return SlotGap(
+                f"The slot {name} was advanced to {slot.confirmed} while the log ends at {head.end}, so the changes "
+                "between are lost; run neon-lake resync."
+            )
+        if (position := self.parts.source.position()) < head.end:
+            return SourceRewound(
+                f"The source's WAL ends at {position} and the log at {head.end}: the database was restored to an "
+                "earlier state; run neon-lake drop, give the pipeline a new staging.path, and run neon-lake resync."
+            )
+        return None
+
+    def _written(self, table: TableName) -> bool:
+        target = self.parts.destination.target(table)
+        return target is not None and target.watermark is not None
+
+    # --- repair
+
+    def resync(self, tables: Sequence[TableName] = ()) -> Synced:
+        """Snapshot tables anew (all when none is named); a lost slot is made anew first, and the gap recorded.
+
+        The old content stays readable until the new one takes its place by one commit.
+        """
+        relations = self._relations(tables)
+        self._ready()
+        self._mend_slot()
+        head = self.parts.log.head()
+        for relation in relations:
+            if (now := self._unfinished(relation)).state is State.NEW:
+                continue
+            mark = Mark(
+                table=relation.table,
+                state=after(now.state, Event.RESYNC_ASKED),
+                reason="A resync was asked for.",
+                since=datetime.now(UTC),
+                lsn=head.end if head else ORIGIN,
+            )
+            self.parts.log.mark(mark)
+        return self.sync(tables and [relation.table for relation in relations])
+
+    def _mend_slot(self) -> None:
+        parts = self.parts
+        head, slot = parts.log.head(), parts.source.slot()
+        problem = self._slot_problem(head, slot)
+        if problem is None:
+            return
+        if isinstance(problem, SourceRewound):
+            raise problem
+        start = head.end if head else ORIGIN
+        parts.source.publish([relation.table for relation in parts.source.relations()])
+        if slot is None or slot.lost:
+            if slot is not None:
+                parts.source.drop()
+                parts.source.publish([relation.table for relation in parts.source.relations()])
+            with parts.source.create_slot() as snapshot:
+                parts.log.publish(parts.owner, start=start, end=snapshot.lsn, gap=str(problem))
+        else:
+            parts.log.publish(parts.owner, start=start, end=slot.confirmed, gap=str(problem))
+
+    def _retry(self, table: TableName) -> None:
+        mark = self.parts.log.marks().get(table)
+        if mark and mark.state is State.PARKED:
+            self.parts.log.unmark(table)
+
+    def replay(self, table: TableName, since: datetime, until: datetime | None = None) -> TableResult:
+        """Apply again what the log has of a table's keys that changed in [since, until).
+
+        The keys get the state that they have at the table's watermark, so rows are repaired and none moves back. Raises
+        `ConfigError` when the log does not reach back so far.
+        """
+        relation = self._relations([table])[0]
+        self._ready()
+        target = self.parts.destination.target(table)
+        if target is None or target.watermark is None:
+            raise ConfigError(f"{table} is not in the lake yet; run neon-lake sync first.")
+        chain = [m for m in self.parts.log.manifests() if m.start < target.watermark]
+        touched = [m for m in chain if m.transactions.last_commit_at and m.transactions.last_commit_at >= since]
+        if chain and chain[0].start > ORIGIN and (not touched or touched[0] is chain[0]):
+            raise ConfigError(
+                f"The log of {table} reaches back to {chain[0].published_at:%Y-%m-%d %H:%M} UTC only; "
+                f"replay from there on, or run neon-lake resync {table}."
+            )
+        result = replace(self._unfinished(relation), version=target.version)
+        if not touched:
+            return result
+        changes, relation_then = applying.read_changes(
+            self.parts, target, touched, since=Lsn(0), until=target.watermark
+        )
+        settings = self._settings(table)
+        if relation_then is None:
+            return result
+        recent = pc.greater_equal(changes[COMMITTED_AT], pa.scalar(since))
+        begin = pc.min(changes.filter(recent)[LSN]).as_py()
+        if begin is None:
+            return result
+        changes = changes.filter(pc.greater_equal(changes[LSN], begin))
+
+        def lookup(keys: pa.Table, columns: Sequence[str]) -> pa.Table:
+            return self.parts.destination.lookup(target, keys, columns)
+
+        plan = mirror(relation_then, changes, lookup, deletes=settings.deletes, fresh=False, touched_before=until)
+        done = self.parts.destination.merge(
+            target, target_schema(relation_then, settings.deletes), plan, target.watermark
+        )
+        hours = applying.by_hour(changes)
+        return replace(
+            result,
+            version=done.version,
+            hours=hours,
+            counts=applying.summed(hours),
+            incomplete=plan.incomplete,
+            error=f"{plan.incomplete} rows of {table} could not be made whole from the log; run neon-lake resync {table}."
+            if plan.incomplete
+            else None,
+        )
+
+    # --- parity
+
+    def verify(
+        self, tables: Sequence[TableName] = (), *, deep: bool = False, only: Callable[[Relation], bool] = lambda _: True
+    ) -> Verified:
+        """Compare source and lake at one position, which a micro-batch brings the lake to.
+
+        `deep` compares contents, else rows are counted; `only` chooses among the tables that were brought along.
+        """
+        for attempt in range(ATTEMPTS):
+            with self.parts.source.snapshot() as snapshot:
+                synced = self._sync_to(snapshot, tables)
+                if synced is None:
+                    # let the transactions that the snapshot fell between become visible
+                    time.sleep(min(0.01 * 2**attempt, 1.0))
+                    continue
+                parity: dict[TableName, Parity] = {}
+                unchecked: dict[TableName, str] = {}
+                for name, result in synced.tables.items():
+                    relation = result.relation
+                    if relation is None or not only(relation):
+                        continue
+                    target = self.parts.destination.target(name)
+                    if result.error or target is None:
+                        unchecked[name] = result.error or "not in the lake"
+                    else:
+                        exact = replace(target, watermark=result.watermark)
+                        parity[name] = compare(self.parts, snapshot, relation, exact, deep=deep)
+                return Verified(synced=synced, parity=parity, unchecked=unchecked)
+        raise ParityBroken(
+            "No snapshot of the source could be compared: other runs moved the lake on each time; "
+            "stop them, then run this again."
+        )
+
+    def _sync_to(self, snapshot: Snapshot, tables: Sequence[TableName]) -> Synced | None:
+        """Sync exactly to what a snapshot shows; None when that cannot be done with this snapshot."""
+        relations = self._relations(tables)
+        self._ready()
+        waiting = self._prepare_only(relations)
+        if waiting:
+            return None
+        captured = capture(self.parts, snapshot.lsn)
+        names = [relation.table for relation in relations]
+        position = frontier(self.parts, snapshot, names)
+        if position is None or any(self._past(name, position) for name in names):
+            return None
+        return Synced(captured=captured, tables=self._apply(relations, {}, position))
+
+    def _prepare_only(self, relations: Sequence[Relation]) -> bool:
+        """Make tables ready that are not; True when something had to be done, so that an older snapshot is no use."""
+        if self.parts.log.head() is not None and not any(self._waits(relation) for relation in relations):
+            self._check_slot(self.parts.log.head(), self.parts.source.slot())
+            return False
+        self.sync([relation.table for relation in relations])
+        return True
+
+    def _past(self, table: TableName, position: Lsn) -> bool:
+        target = self.parts.destination.target(table)
+        return target is not None and target.watermark is not None and target.watermark > position
+
+    # --- looking, and cleaning up
+
+    def check(self) -> tuple[Finding, ...]:
+        """Look at source, staging and destination; what would go wrong is said before it does."""
+        found = [*self.parts.source.check(), self.parts.log.storage.check(), self.parts.destination.check()]
+        if not any(finding.problem for finding in found):
+            try:
+                self.parts.log.claim(self.parts.owner)
+                self._check_slot(self.parts.log.head(), self.parts.source.slot())
+            except NeonLakeError as exc:
+                found.append(Finding(subject="log", detail="slot and log", problem=str(exc)))
+            else:
+                found.append(Finding(subject="log", detail="slot and log fit together"))
+        return tuple(found)
+
+    def status(self, tables: Sequence[TableName] = ()) -> Status:
+        """Where the slot, the log and every table stand. Changes nothing."""
+        parts = self.parts
+        relations = self._relations(tables)
+        parts.log.claim(parts.owner)
+        head, slot, position, marks = parts.log.head(), parts.source.slot(), parts.source.position(), parts.log.marks()
+        problem = None if head is None and slot is None else self._slot_problem(head, slot)
+        return Status(
+            pipeline=parts.config.name,
+            slot=f"neon_lake_{parts.config.name}",
+            slot_problem=str(problem) if problem else None,
+            position=position,
+            checkpoint=head.end if head else None,
+            lag=max(position - head.end, 0) if head else None,
+            retained=slot.retained if slot else None,
+            last_commit_at=head.transactions.last_commit_at if head else None,
+            tables=tuple(self._status(relation.table, head, marks.get(relation.table)) for relation in relations),
+        )
+
+    def _status(self, table: TableName, head: Manifest | None, mark: Mark | None) -> TableStatus:
+        target = self.parts.destination.target(table)
+        watermark = self._effective(table)
+        return TableStatus(
+            table=table,
+            state=state_of(watermark, mark),
+            watermark=watermark,
+            lag=max(head.end - watermark, 0) if head and watermark is not None else None,
+            reason=mark.reason if mark else None,
+            version=target.version if target else None,
+        )
+
+    def _effective(self, table: TableName) -> Lsn | None:
+        """The watermark, moved on over stretches of the log that hold nothing for the table."""
+        target = self.parts.destination.target(table)
+        if target is None or target.watermark is None:
+            return None
+        reached = target.watermark
+        for manifest in self.parts.log.since(reached):
+            if manifest.start > reached or manifest.gap or manifest.of(table):
+                break
+            reached = manifest.end
+        return reached
+
+    def expire(self, now: datetime | None = None) -> Expired:
+        """Remove what is older than `staging.retention_days` and applied to every table, and orphans."""
+        parts = self.parts
+        now = now or datetime.now(UTC)
+        relations = self._relations(())
+        self._ready()
+        watermarks = [self._effective(relation.table) for relation in relations]
+        applied = min((w for w in watermarks if w is not None), default=ORIGIN) if None not in watermarks else ORIGIN
+        chain = tuple(parts.log.manifests())
+        choice = expired(
+            chain,
+            parts.log.snapshots(),
+            parts.log.segment_files(),
+            applied=applied,
+            cutoff=now - timedelta(days=parts.config.staging.retention_days),
+            now=now,
+        )
+        parts.log.remove(choice)
+        return Expired(
+            manifests=len(choice.manifests),
+            segments=len(choice.segments),
+            orphans=len(choice.orphans),
+            kept_from=chain[len(choice.manifests)].start if chain else None,
+        )
+
+    def drop(self) -> None:
+        """Remove slot and publication, so that nothing holds WAL. Staging and lake stay as they are."""
+        self.parts.source.drop()
+
+    # --- the pipeline file
+
+    def relations(self) -> tuple[Relation, ...]:
+        """The pipeline's tables as the source has them now."""
+        return self.parts.source.relations()
+
+    def _relations(self, tables: Sequence[TableName]) -> tuple[Relation, ...]:
+        """The named tables, or all. Raises `ConfigError` for one that is not of the pipeline."""
+        found = {relation.table: relation for relation in self.parts.source.relations()}
+        if unknown := [name for name in tables if name not in found]:
+            raise ConfigError(
+                f"{listed(unknown)} is not a table of the pipeline {self.parts.config.name}; its tables are {listed(list(found), most=20)}."
+            )
+        return tuple(found[name] for name in (tables or found))
+
+    def _settings(self, table: TableName) -> Table:
+        settings = self.parts.config.table(table)
+        assert settings is not None, "the source gives only tables of the pipeline file"
+        return settings
+
+    def _ready(self) -> None:
+        """Refuse early: staging or lake that cannot be written, or another pipeline's log."""
+        if problem := self.parts.log.storage.check().problem:
+            raise StagingUnavailable(problem)
+        if problem := self.parts.destination.check().problem:
+            raise DestinationUnavailable(problem)
+        self.parts.log.claim(self.parts.owner)
+
+
+__all__ = ["Captured", "Replication"]

@@ -1,0 +1,96 @@
+"""The verb `snapshot`: whole tables into staging, each exact at one position of the log.
+
+Every snapshot is read in the exported snapshot of a replication slot, whose consistent point P is its fence: what
+commits before P is in it, and what the stream sends from P on is not. So P is the table's first watermark.
+Source: https://www.postgresql.org/docs/current/logicaldecoding-explanation.html#LOGICALDECODING-EXPLANATION-EXPORTED-SNAPSHOTS
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import pyarrow as pa
+
+from neon_lake.apply.plan import MergePlan, Truncation, target_schema
+from neon_lake.change import COMMITTED_AT, DELETED_AT, LSN, TIMESTAMP, Lsn
+from neon_lake.config import Deletes
+from neon_lake.destinations.base import Target
+from neon_lake.pipeline.parts import Parts, Progress
+from neon_lake.schema import Relation, difference
+from neon_lake.sources.base import Snapshot
+from neon_lake.staging.manifest import SnapshotManifest
+
+
+def stage(
+    parts: Parts, snapshot: Snapshot, relations: Sequence[Relation], failed: Callable[[Relation, Exception], None]
+) -> None:
+    """Store the rows of each relation, as the snapshot sees them. One that fails is told to `failed`; the rest go on."""
+    for relation in relations:
+        try:
+            _stage_one(parts, snapshot, relation)
+        except Exception as exc:  # noqa: BLE001 - one table's fault must not stop the others; it is told and shown
+            failed(relation, exc)
+
+
+def _stage_one(parts: Parts, snapshot: Snapshot, relation: Relation) -> None:
+    done = 0
+    with parts.log.snapshot_writer(relation.table, snapshot.lsn) as writer:
+        for batch in parts.source.read(snapshot, relation):
+            writer.write_rows(relation, batch)
+            done += batch.num_rows
+            parts.progress(Progress(verb="snapshot", table=relation.table, rows=done))
+        _, segments = writer.finish()
+        parts.log.publish_snapshot(
+            SnapshotManifest(
+                owner=parts.owner,
+                relation=relation,
+                lsn=snapshot.lsn,
+                taken_at=snapshot.taken_at,
+                segments=segments,
+            )
+        )
+    parts.progress(Progress(verb="snapshot", table=relation.table, rows=done, done=True))
+
+
+def apply_snapshot(parts: Parts, manifest: SnapshotManifest, old: Target | None, deletes: Deletes) -> Target:
+    """Bring the target to a snapshot by one commit; its watermark becomes the snapshot's LSN.
+
+    With soft deletes, rows of an older target that the snapshot lacks stay, marked as deleted.
+    """
+    relation = manifest.relation
+    schema = target_schema(relation, deletes)
+    if old and deletes is Deletes.SOFT and DELETED_AT in old.schema.names and not _obstacle(old, relation):
+        plan = MergePlan(
+            rows=pa.Table.from_batches(_rows(parts, manifest, schema), schema),
+            deletes=schema.empty_table().select([column.name for column in relation.key]),
+            only_new=False,
+            truncate=Truncation(lsn=manifest.lsn, committed_at=manifest.taken_at),
+        )
+        return parts.destination.merge(old, schema, plan, manifest.lsn)
+    return parts.destination.replace(relation.table, old, schema, _rows(parts, manifest, schema), manifest.lsn)
+
+
+def _obstacle(old: Target, relation: Relation) -> str | None:
+    return difference(old.schema, relation).obstacle
+
+
+def _rows(parts: Parts, manifest: SnapshotManifest, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """The snapshot's rows as rows of the target. Their `_committed_at` is when the snapshot was taken."""
+    constants = {
+        LSN: pa.scalar(int(manifest.lsn), pa.int64()),
+        COMMITTED_AT: pa.scalar(manifest.taken_at, TIMESTAMP),
+        DELETED_AT: pa.scalar(None, TIMESTAMP),
+    }
+    for segment in manifest.segments:
+        rows = parts.log.read(segment)
+        for name, value in constants.items():
+            if name in schema.names:
+                rows = rows.append_column(name, pa.repeat(value, len(rows)))
+        yield from rows.select(schema.names).cast(schema).to_batches()
+
+
+def usable(manifest: SnapshotManifest | None, watermark: Lsn | None, since: Lsn | None) -> bool:
+    """Whether a stored snapshot is newer than the target, and than the moment at which a new one was called for."""
+    if manifest is None or (watermark is not None and manifest.lsn <= watermark):
+        return False
+    return since is None or manifest.lsn > since

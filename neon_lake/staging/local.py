@@ -1,0 +1,147 @@
+"""The change log on a local disk."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from neon_lake.errors import Finding, StagingUnavailable
+from neon_lake.staging.storage import Entry
+
+_UNFINISHED: Final = ".unfinished-"
+
+
+class LocalStorage:
+    """`Storage` in a directory: temporary file, fsync, link or rename, fsync of the directory.
+
+    Errors of the file system become `StagingUnavailable`, which names the path.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def check(self) -> Finding:
+        """See `Storage.check`."""
+        try:
+            self.replace("writable", b"")
+            self.delete(["writable"])
+        except StagingUnavailable as exc:
+            return Finding(subject="staging", detail=str(self.root), problem=str(exc))
+        return Finding(subject="staging", detail=f"{self.root} is writable")
+
+    def create(self, path: str, data: bytes) -> bool:
+        """See `Storage.create`."""
+        with self._translated(path):
+            temporary = self._unfinished(path)
+            try:
+                _write(temporary, data)
+                # link(2) fails when the name exists, which rename(2) does not
+                os.link(temporary, self.root / path)
+            except FileExistsError:
+                return False
+            finally:
+                temporary.unlink(missing_ok=True)
+            _sync_directory(temporary.parent)
+        return True
+
+    def replace(self, path: str, data: bytes) -> None:
+        """See `Storage.replace`."""
+        with self.sink(path) as file:
+            file.write(data)
+
+    @contextmanager
+    def sink(self, path: str) -> Iterator[BinaryIO]:
+        """See `Storage.sink`."""
+        with self._translated(path):
+            temporary = self._unfinished(path)
+            try:
+                with temporary.open("wb") as file:
+                    yield file
+                    file.flush()
+                    os.fsync(file.fileno())
+                temporary.rename(self.root / path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+            _sync_directory(temporary.parent)
+
+    def read(self, path: str) -> bytes:
+        """See `Storage.read`."""
+        with self._translated(path):
+            try:
+                return (self.root / path).read_bytes()
+            except FileNotFoundError:
+                raise KeyError(path) from None
+
+    def list(self, prefix: str) -> Iterator[Entry]:
+        """See `Storage.list`."""
+        with self._translated(prefix):
+            yield from self._walk(self.root / prefix if prefix else self.root)
+
+    def delete(self, paths: Iterable[str]) -> None:
+        """See `Storage.delete`. Directories that this leaves empty go too."""
+        for path in paths:
+            with self._translated(path):
+                file = self.root / path
+                file.unlink(missing_ok=True)
+                for parent in file.parents:
+                    if parent == self.root or not _removed(parent):
+                        break
+
+    def _walk(self, directory: Path) -> Iterator[Entry]:
+        try:
+            entries = sorted(os.scandir(directory), key=lambda e: e.name + "/" if e.is_dir() else e.name)
+        except FileNotFoundError:
+            return
+        for entry in entries:
+            if entry.is_dir():
+                yield from self._walk(Path(entry.path))
+            elif not entry.name.startswith(_UNFINISHED):
+                stat = entry.stat()
+                path = Path(entry.path).relative_to(self.root).as_posix()
+                yield Entry(path=path, bytes=stat.st_size, modified=datetime.fromtimestamp(stat.st_mtime, UTC))
+
+    def _unfinished(self, path: str) -> Path:
+        directory = (self.root / path).parent
+        directory.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=_UNFINISHED, dir=directory)
+        os.close(handle)
+        return Path(name)
+
+    @contextmanager
+    def _translated(self, path: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as exc:
+            raise StagingUnavailable(
+                f"Staging at {self.root / path} cannot be used ({exc.strerror or exc}); "
+                "make it writable for this user, or make room, or change staging.path."
+            ) from exc
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_directory(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _removed(directory: Path) -> bool:
+    try:
+        directory.rmdir()
+    except OSError:
+        return False
+    return True
