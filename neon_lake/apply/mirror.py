@@ -28,8 +28,8 @@ def mirror(
     """Compact changes (schema `change_schema(relation)`, in order) to what the target has to become.
 
     The last event of a key decides. `fresh` says that the target has not seen these changes, so that an insert is of
-    a key that it lacks: the mirror is exact and in order. A replay is not fresh. With `touched_before`, only keys that a
-    change committed before then speaks of are in the plan.
+    a key that it lacks: the mirror is exact and in order. A replay is not fresh. With `touched_before`, only keys
+    that a change committed before then speaks of are in the plan.
     """
     events = events_of(relation, changes)
     last, soft = events.last, deletes is Deletes.SOFT

@@ -16,8 +16,8 @@ from neon_lake.change import COMMITTED_AT, LSN, Lsn, change_schema
 from neon_lake.config import Table
 from neon_lake.destinations.base import Target
 from neon_lake.errors import DestinationError, ResyncNeeded
-from neon_lake.lifecycle import Mark, State, after, event_of, sentence, state_of
 from neon_lake.lifecycle import Event as Happening
+from neon_lake.lifecycle import Mark, State, after, event_of, sentence, state_of
 from neon_lake.pipeline.parts import Parts, Progress
 from neon_lake.pipeline.results import TableResult
 from neon_lake.pipeline.snapshots import apply_snapshot, usable
@@ -51,11 +51,7 @@ def apply_table(parts: Parts, name: TableName, settings: Table, mark: Mark | Non
         if result.state is State.PARKED:
             assert mark is not None
             return replace(result, error=_parked(mark))
-        if target and target.watermark is None:
-            raise DestinationError(
-                f"The Delta table of {name} was not written by the pipeline {parts.config.name}; "
-                "move it away, or change destination.path."
-            )
+        _refuse_foreign(parts, target)
         snapshot = parts.log.snapshot(name)
         if snapshot and usable(snapshot, watermark, mark.lsn if mark else None):
             target = apply_snapshot(parts, snapshot, target, settings.deletes)
@@ -68,6 +64,14 @@ def apply_table(parts: Parts, name: TableName, settings: Table, mark: Mark | Non
         return _carry_on(parts, target, settings, result, until)
     except Exception as exc:  # noqa: BLE001 - one table's fault must not stop the others; it is told and shown
         return failed(parts, result, exc)
+
+
+def _refuse_foreign(parts: Parts, target: Target | None) -> None:
+    if target and target.watermark is None:
+        raise DestinationError(
+            f"The Delta table of {target.table} was not written by the pipeline {parts.config.name}; "
+            "move it away, or change destination.path."
+        )
 
 
 def _parked(mark: Mark) -> str:

@@ -140,7 +140,7 @@ def _rows_of(
     batches: Iterator[pa.RecordBatch],
     suspect: npt.NDArray[np.int64],
 ) -> Mapping[tuple[object, ...], tuple[int, ...]]:
-    """Key → hash of each column, of the rows in the suspect buckets. A key that stands twice keeps both rows' hashes."""
+    """Key → hash of each column, of the rows in the suspect buckets; of a key that stands twice, of both rows."""
     found: dict[tuple[object, ...], tuple[int, ...]] = {}
     for batch in batches:
         keys = hashes([batch[column.name] for column in relation.key])

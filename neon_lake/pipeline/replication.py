@@ -6,40 +6,35 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from typing import Final
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Self
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from neon_lake.apply.mirror import mirror
-from neon_lake.apply.plan import target_schema
-from neon_lake.change import COMMITTED_AT, LSN, Lsn
-from neon_lake.config import Table
+from neon_lake.change import Lsn
+from neon_lake.config import Pipeline, Table
+from neon_lake.destinations.delta import DeltaDestination
 from neon_lake.errors import (
     ConfigError,
     DestinationUnavailable,
     Finding,
     NeonLakeError,
     ParityBroken,
-    SlotGap,
-    SlotLost,
-    SourceRewound,
     StagingUnavailable,
     listed,
 )
 from neon_lake.failpoints import failpoint
 from neon_lake.lifecycle import Event, Mark, State, after, state_of
-from neon_lake.pipeline import applying, snapshots
+from neon_lake.pipeline import applying, overview, slots, snapshots
 from neon_lake.pipeline.capture import capture
 from neon_lake.pipeline.parity import compare, frontier
-from neon_lake.pipeline.parts import Parts
-from neon_lake.pipeline.results import Captured, Expired, Parity, Status, Synced, TableResult, TableStatus, Verified
+from neon_lake.pipeline.parts import Parts, Progress
+from neon_lake.pipeline.replaying import replay
+from neon_lake.pipeline.results import Expired, Parity, Status, Synced, TableResult, Verified
 from neon_lake.schema import Relation, TableName
-from neon_lake.sources.base import Slot, Snapshot
-from neon_lake.staging.log import ORIGIN
-from neon_lake.staging.manifest import Manifest
-from neon_lake.staging.retention import expired
+from neon_lake.sources.base import Snapshot
+from neon_lake.sources.postgres import PostgresSource
+from neon_lake.staging.local import LocalStorage
+from neon_lake.staging.log import ORIGIN, ChangeLog
 
 ATTEMPTS: Final = 30
 """How many snapshots `verify` takes before it gives up on finding one that is a prefix of the commit order."""
@@ -104,7 +99,7 @@ class Replication:
         """Publication, slot, origin of the log, and snapshots of the tables that wait for one; gives what failed."""
         parts, failed = self.parts, dict[TableName, TableResult]()
         head, slot = parts.log.head(), parts.source.slot()
-        self._check_slot(head, slot)
+        self._check_slot()
         parts.source.publish([relation.table for relation in parts.source.relations()])
 
         def note(relation: Relation, exc: Exception) -> None:
@@ -144,49 +139,6 @@ class Replication:
         stored = self.parts.log.snapshot(relation.table)
         return not snapshots.usable(stored, now.watermark, mark.lsn if mark else None)
 
-    def _check_slot(self, head: Manifest | None, slot: Slot | None) -> None:
-        """Raise when slot and log do not fit together, so that changes are lost; say which tables need a resync."""
-        if problem := self._slot_problem(head, slot):
-            raise problem
-
-    def _slot_problem(self, head: Manifest | None, slot: Slot | None) -> NeonLakeError | None:
-        name = f"neon_lake_{self.parts.config.name}"
-        if head is None:
-            written = [r.table for r in self.parts.source.relations() if self._written(r.table)]
-            if not written:
-                return (
-                    None
-                    if slot is None or not slot.lost
-                    else SlotLost(f"The slot {name} is lost ({slot.lost}); run neon-lake drop, then neon-lake sync.")
-                )
-            return SlotGap(
-                f"Staging holds no log, so changes of {listed(written)} since their watermarks are lost; "
-                "restore the staging directory, or run neon-lake resync."
-            )
-        if slot is None:
-            return SlotLost(
-                f"The slot {name} is gone, so changes since {head.end} are lost; run neon-lake resync to snapshot every table anew."
-            )
-        if slot.lost:
-            return SlotLost(
-                f"The slot {name} is lost ({slot.lost}), so changes since {head.end} are lost; run neon-lake resync."
-            )
-        if slot.confirmed > head.end:
-            return SlotGap(
-                f"The slot {name} was advanced to {slot.confirmed} while the log ends at {head.end}, so the changes "
-                "between are lost; run neon-lake resync."
-            )
-        if (position := self.parts.source.position()) < head.end:
-            return SourceRewound(
-                f"The source's WAL ends at {position} and the log at {head.end}: the database was restored to an "
-                "earlier state; run neon-lake drop, give the pipeline a new staging.path, and run neon-lake resync."
-            )
-        return None
-
-    def _written(self, table: TableName) -> bool:
-        target = self.parts.destination.target(table)
-        return target is not None and target.watermark is not None
-
     # --- repair
 
     def resync(self, tables: Sequence[TableName] = ()) -> Synced:
@@ -196,7 +148,7 @@ class Replication:
         """
         relations = self._relations(tables)
         self._ready()
-        self._mend_slot()
+        slots.mend(self.parts)
         head = self.parts.log.head()
         for relation in relations:
             if (now := self._unfinished(relation)).state is State.NEW:
@@ -211,81 +163,16 @@ class Replication:
             self.parts.log.mark(mark)
         return self.sync(tables and [relation.table for relation in relations])
 
-    def _mend_slot(self) -> None:
-        parts = self.parts
-        head, slot = parts.log.head(), parts.source.slot()
-        problem = self._slot_problem(head, slot)
-        if problem is None:
-            return
-        if isinstance(problem, SourceRewound):
-            raise problem
-        start = head.end if head else ORIGIN
-        parts.source.publish([relation.table for relation in parts.source.relations()])
-        if slot is None or slot.lost:
-            if slot is not None:
-                parts.source.drop()
-                parts.source.publish([relation.table for relation in parts.source.relations()])
-            with parts.source.create_slot() as snapshot:
-                parts.log.publish(parts.owner, start=start, end=snapshot.lsn, gap=str(problem))
-        else:
-            parts.log.publish(parts.owner, start=start, end=slot.confirmed, gap=str(problem))
-
     def _retry(self, table: TableName) -> None:
         mark = self.parts.log.marks().get(table)
         if mark and mark.state is State.PARKED:
             self.parts.log.unmark(table)
 
     def replay(self, table: TableName, since: datetime, until: datetime | None = None) -> TableResult:
-        """Apply again what the log has of a table's keys that changed in [since, until).
-
-        The keys get the state that they have at the table's watermark, so rows are repaired and none moves back. Raises
-        `ConfigError` when the log does not reach back so far.
-        """
+        """Apply again what the log has of a table's keys that changed in [since, until): see `replaying.replay`."""
         relation = self._relations([table])[0]
         self._ready()
-        target = self.parts.destination.target(table)
-        if target is None or target.watermark is None:
-            raise ConfigError(f"{table} is not in the lake yet; run neon-lake sync first.")
-        chain = [m for m in self.parts.log.manifests() if m.start < target.watermark]
-        touched = [m for m in chain if m.transactions.last_commit_at and m.transactions.last_commit_at >= since]
-        if chain and chain[0].start > ORIGIN and (not touched or touched[0] is chain[0]):
-            raise ConfigError(
-                f"The log of {table} reaches back to {chain[0].published_at:%Y-%m-%d %H:%M} UTC only; "
-                f"replay from there on, or run neon-lake resync {table}."
-            )
-        result = replace(self._unfinished(relation), version=target.version)
-        if not touched:
-            return result
-        changes, relation_then = applying.read_changes(
-            self.parts, target, touched, since=Lsn(0), until=target.watermark
-        )
-        settings = self._settings(table)
-        if relation_then is None:
-            return result
-        recent = pc.greater_equal(changes[COMMITTED_AT], pa.scalar(since))
-        begin = pc.min(changes.filter(recent)[LSN]).as_py()
-        if begin is None:
-            return result
-        changes = changes.filter(pc.greater_equal(changes[LSN], begin))
-
-        def lookup(keys: pa.Table, columns: Sequence[str]) -> pa.Table:
-            return self.parts.destination.lookup(target, keys, columns)
-
-        plan = mirror(relation_then, changes, lookup, deletes=settings.deletes, fresh=False, touched_before=until)
-        done = self.parts.destination.merge(
-            target, target_schema(relation_then, settings.deletes), plan, target.watermark
-        )
-        hours = applying.by_hour(changes)
-        return replace(
-            result,
-            version=done.version,
-            hours=hours,
-            counts=applying.summed(hours),
-            incomplete=plan.incomplete,
-            error=f"{plan.incomplete} rows of {table} could not be made whole from the log; run neon-lake resync {table}."
-            if plan.incomplete
-            else None,
-        )
+        return replay(self.parts, table, self._settings(table).deletes, self._unfinished(relation), since, until)
 
     # --- parity
 
@@ -338,7 +225,7 @@ class Replication:
     def _prepare_only(self, relations: Sequence[Relation]) -> bool:
         """Make tables ready that are not; True when something had to be done, so that an older snapshot is no use."""
         if self.parts.log.head() is not None and not any(self._waits(relation) for relation in relations):
-            self._check_slot(self.parts.log.head(), self.parts.source.slot())
+            self._check_slot()
             return False
         self.sync([relation.table for relation in relations])
         return True
@@ -355,7 +242,7 @@ class Replication:
         if not any(finding.problem for finding in found):
             try:
                 self.parts.log.claim(self.parts.owner)
-                self._check_slot(self.parts.log.head(), self.parts.source.slot())
+                self._check_slot()
             except NeonLakeError as exc:
                 found.append(Finding(subject="log", detail="slot and log", problem=str(exc)))
             else:
@@ -364,77 +251,19 @@ class Replication:
 
     def status(self, tables: Sequence[TableName] = ()) -> Status:
         """Where the slot, the log and every table stand. Changes nothing."""
-        parts = self.parts
-        relations = self._relations(tables)
-        parts.log.claim(parts.owner)
-        head, slot, position, marks = parts.log.head(), parts.source.slot(), parts.source.position(), parts.log.marks()
-        problem = None if head is None and slot is None else self._slot_problem(head, slot)
-        return Status(
-            pipeline=parts.config.name,
-            slot=f"neon_lake_{parts.config.name}",
-            slot_problem=str(problem) if problem else None,
-            position=position,
-            checkpoint=head.end if head else None,
-            lag=max(position - head.end, 0) if head else None,
-            retained=slot.retained if slot else None,
-            last_commit_at=head.transactions.last_commit_at if head else None,
-            tables=tuple(self._status(relation.table, head, marks.get(relation.table)) for relation in relations),
-        )
-
-    def _status(self, table: TableName, head: Manifest | None, mark: Mark | None) -> TableStatus:
-        target = self.parts.destination.target(table)
-        watermark = self._effective(table)
-        return TableStatus(
-            table=table,
-            state=state_of(watermark, mark),
-            watermark=watermark,
-            lag=max(head.end - watermark, 0) if head and watermark is not None else None,
-            reason=mark.reason if mark else None,
-            version=target.version if target else None,
-        )
-
-    def _effective(self, table: TableName) -> Lsn | None:
-        """The watermark, moved on over stretches of the log that hold nothing for the table."""
-        target = self.parts.destination.target(table)
-        if target is None or target.watermark is None:
-            return None
-        reached = target.watermark
-        for manifest in self.parts.log.since(reached):
-            if manifest.start > reached or manifest.gap or manifest.of(table):
-                break
-            reached = manifest.end
-        return reached
+        return overview.status(self.parts, self._relations(tables))
 
     def expire(self, now: datetime | None = None) -> Expired:
         """Remove what is older than `staging.retention_days` and applied to every table, and orphans."""
-        parts = self.parts
-        now = now or datetime.now(UTC)
         relations = self._relations(())
         self._ready()
-        watermarks = [self._effective(relation.table) for relation in relations]
-        applied = min((w for w in watermarks if w is not None), default=ORIGIN) if None not in watermarks else ORIGIN
-        chain = tuple(parts.log.manifests())
-        choice = expired(
-            chain,
-            parts.log.snapshots(),
-            parts.log.segment_files(),
-            applied=applied,
-            cutoff=now - timedelta(days=parts.config.staging.retention_days),
-            now=now,
-        )
-        parts.log.remove(choice)
-        return Expired(
-            manifests=len(choice.manifests),
-            segments=len(choice.segments),
-            orphans=len(choice.orphans),
-            kept_from=chain[len(choice.manifests)].start if chain else None,
-        )
+        return overview.expire(self.parts, relations, now or datetime.now(UTC))
 
     def drop(self) -> None:
         """Remove slot and publication, so that nothing holds WAL. Staging and lake stay as they are."""
         self.parts.source.drop()
 
-    # --- the pipeline file
+    # --- what every verb begins with
 
     def relations(self) -> tuple[Relation, ...]:
         """The pipeline's tables as the source has them now."""
@@ -445,9 +274,15 @@ class Replication:
         found = {relation.table: relation for relation in self.parts.source.relations()}
         if unknown := [name for name in tables if name not in found]:
             raise ConfigError(
-                f"{listed(unknown)} is not a table of the pipeline {self.parts.config.name}; its tables are {listed(list(found), most=20)}."
+                f"{listed(unknown)} is not a table of the pipeline {self.parts.config.name}; "
+                f"its tables are {listed(list(found), most=20)}."
             )
         return tuple(found[name] for name in (tables or found))
+
+    def _check_slot(self) -> None:
+        """Raise when slot, log and lake do not fit together, so that changes are lost."""
+        if trouble := slots.problem(self.parts, self.parts.log.head(), self.parts.source.slot()):
+            raise trouble
 
     def _settings(self, table: TableName) -> Table:
         settings = self.parts.config.table(table)
@@ -461,6 +296,3 @@ class Replication:
         if problem := self.parts.destination.check().problem:
             raise DestinationUnavailable(problem)
         self.parts.log.claim(self.parts.owner)
-
-
-__all__ = ["Captured", "Replication"]

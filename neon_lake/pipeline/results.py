@@ -10,7 +10,7 @@ from typing import Any
 from neon_lake.change import Lsn
 from neon_lake.lifecycle import State
 from neon_lake.schema import Relation, TableName
-from neon_lake.staging.segment import Counts
+from neon_lake.staging.segment import NO_CHANGES, Counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class TableResult:
     relation: Relation | None = None
     watermark: Lsn | None = None
     first: Lsn | None = None
-    counts: Counts = Counts()
+    counts: Counts = NO_CHANGES
     hours: Mapping[datetime, Counts] = field(default_factory=dict)
     snapshot_rows: int | None = None
     version: int | None = None

@@ -24,7 +24,7 @@ from neon_lake.staging.manifest import SnapshotManifest
 def stage(
     parts: Parts, snapshot: Snapshot, relations: Sequence[Relation], failed: Callable[[Relation, Exception], None]
 ) -> None:
-    """Store the rows of each relation, as the snapshot sees them. One that fails is told to `failed`; the rest go on."""
+    """Store the rows of each relation as the snapshot sees them. One that fails is told to `failed`; others go on."""
     for relation in relations:
         try:
             _stage_one(parts, snapshot, relation)

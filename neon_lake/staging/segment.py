@@ -51,6 +51,9 @@ class Counts:
         )
 
 
+NO_CHANGES: Final = Counts()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Segment:
     """A segment as its manifest names it: path in staging, rows, size in bytes, SHA-256 of the file.
@@ -64,7 +67,7 @@ class Segment:
     bytes: int
     loaded: int
     sha256: str
-    counts: Counts = Counts()
+    counts: Counts = NO_CHANGES
 
     def to_json(self) -> dict[str, Any]:
         """The segment as a manifest holds it."""

@@ -1,0 +1,81 @@
+"""Looking at a pipeline, and the verb `expire`, which needs to know where every table stands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from neon_lake.change import Lsn
+from neon_lake.lifecycle import Mark, state_of
+from neon_lake.pipeline import slots
+from neon_lake.pipeline.parts import Parts
+from neon_lake.pipeline.results import Expired, Status, TableStatus
+from neon_lake.schema import Relation, TableName
+from neon_lake.staging.log import ORIGIN
+from neon_lake.staging.manifest import Manifest
+from neon_lake.staging.retention import expired
+
+
+def status(parts: Parts, relations: Sequence[Relation]) -> Status:
+    """Where the slot, the log and each table stand. Changes nothing."""
+    parts.log.claim(parts.owner)
+    head, slot, position, marks = parts.log.head(), parts.source.slot(), parts.source.position(), parts.log.marks()
+    trouble = None if head is None and slot is None else slots.problem(parts, head, slot)
+    return Status(
+        pipeline=parts.config.name,
+        slot=f"neon_lake_{parts.config.name}",
+        slot_problem=str(trouble) if trouble else None,
+        position=position,
+        checkpoint=head.end if head else None,
+        lag=max(position - head.end, 0) if head else None,
+        retained=slot.retained if slot else None,
+        last_commit_at=head.transactions.last_commit_at if head else None,
+        tables=tuple(_status(parts, relation.table, head, marks.get(relation.table)) for relation in relations),
+    )
+
+
+def _status(parts: Parts, table: TableName, head: Manifest | None, mark: Mark | None) -> TableStatus:
+    target = parts.destination.target(table)
+    watermark = effective_watermark(parts, table)
+    return TableStatus(
+        table=table,
+        state=state_of(watermark, mark),
+        watermark=watermark,
+        lag=max(head.end - watermark, 0) if head and watermark is not None else None,
+        reason=mark.reason if mark else None,
+        version=target.version if target else None,
+    )
+
+
+def effective_watermark(parts: Parts, table: TableName) -> Lsn | None:
+    """The watermark, moved on over stretches of the log that hold nothing for the table."""
+    target = parts.destination.target(table)
+    if target is None or target.watermark is None:
+        return None
+    reached = target.watermark
+    for manifest in parts.log.since(reached):
+        if manifest.start > reached or manifest.gap or manifest.of(table):
+            break
+        reached = manifest.end
+    return reached
+
+
+def expire(parts: Parts, relations: Sequence[Relation], now: datetime) -> Expired:
+    """Remove what is older than `staging.retention_days` and applied to every table, and orphans."""
+    watermarks = [effective_watermark(parts, relation.table) or ORIGIN for relation in relations]
+    chain = tuple(parts.log.manifests())
+    choice = expired(
+        chain,
+        parts.log.snapshots(),
+        parts.log.segment_files(),
+        applied=min(watermarks, default=ORIGIN),
+        cutoff=now - timedelta(days=parts.config.staging.retention_days),
+        now=now,
+    )
+    parts.log.remove(choice)
+    return Expired(
+        manifests=len(choice.manifests),
+        segments=len(choice.segments),
+        orphans=len(choice.orphans),
+        kept_from=chain[len(choice.manifests)].start if chain else None,
+    )

@@ -1,0 +1,80 @@
+"""Applying again what the log still has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from neon_lake.apply.mirror import mirror
+from neon_lake.apply.plan import target_schema
+from neon_lake.change import COMMITTED_AT, LSN, Lsn
+from neon_lake.config import Deletes
+from neon_lake.destinations.base import Target
+from neon_lake.errors import ConfigError
+from neon_lake.pipeline.applying import by_hour, read_changes, summed
+from neon_lake.pipeline.parts import Parts
+from neon_lake.pipeline.results import TableResult
+from neon_lake.schema import TableName
+from neon_lake.staging.log import ORIGIN
+from neon_lake.staging.manifest import Manifest
+
+
+def replay(
+    parts: Parts, table: TableName, deletes: Deletes, before: TableResult, since: datetime, until: datetime | None
+) -> TableResult:
+    """Give the keys of a table that changed in [since, until) the state that they have at its watermark.
+
+    Reads the log from `since` up to the watermark, so it repairs rows and moves none back; the watermark stays. Raises
+    `ConfigError` when the log does not reach back so far. Memory grows with the number of changes that are replayed.
+    """
+    target = parts.destination.target(table)
+    if target is None or target.watermark is None:
+        raise ConfigError(f"{table} is not in the lake yet; run neon-lake sync first.")
+    manifests = _touched(parts, target, since)
+    snapshot = parts.log.snapshot(table)
+    # a snapshot holds also what no change carried (a column's default): nothing older may be put over it
+    fence = snapshot.lsn if snapshot and snapshot.lsn <= target.watermark else Lsn(0)
+    changes, relation = read_changes(parts, target, manifests, since=fence, until=target.watermark)
+    if relation is None:
+        return replace(before, version=target.version)
+    recent = changes.filter(pc.greater_equal(changes[COMMITTED_AT], pa.scalar(since)))
+    if not len(recent):
+        return replace(before, version=target.version)
+    changes = changes.filter(pc.greater_equal(changes[LSN], pc.min(recent[LSN])))
+
+    def lookup(keys: pa.Table, columns: Sequence[str]) -> pa.Table:
+        return parts.destination.lookup(target, keys, columns)
+
+    plan = mirror(relation, changes, lookup, deletes=deletes, fresh=False, touched_before=until)
+    done = parts.destination.merge(target, target_schema(relation, deletes), plan, target.watermark)
+    hours = by_hour(changes)
+    lacking = f"{plan.incomplete} rows of {table} cannot be made whole from the log; run neon-lake resync {table}."
+    return replace(
+        before,
+        version=done.version,
+        first=Lsn(pc.min(changes[LSN]).as_py()),
+        hours=hours,
+        counts=summed(hours),
+        last_commit_at=pc.max(changes[COMMITTED_AT]).as_py(),
+        incomplete=plan.incomplete,
+        error=lacking if plan.incomplete else None,
+    )
+
+
+def _touched(parts: Parts, target: Target, since: datetime) -> list[Manifest]:
+    """The manifests with commits from `since` on, up to the watermark; none before a gap. Raises `ConfigError`."""
+    assert target.watermark is not None
+    chain = [m for m in parts.log.manifests() if m.start < target.watermark]
+    touched = [m for m in chain if m.transactions.last_commit_at and m.transactions.last_commit_at >= since]
+    if chain and chain[0].start > ORIGIN and (not touched or touched[0] is chain[0]):
+        raise ConfigError(
+            f"The log of {target.table} reaches back to {chain[0].published_at:%Y-%m-%d %H:%M} UTC only; "
+            f"replay from there on, or run neon-lake resync {target.table}."
+        )
+    # what lies before a gap may have been overtaken inside it
+    last_gap = max((m.end for m in chain if m.gap), default=ORIGIN)
+    return [m for m in touched if m.start >= last_gap]

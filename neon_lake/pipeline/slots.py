@@ -1,0 +1,73 @@
+"""Do slot, log and lake fit together, and what makes them fit again."""
+
+from __future__ import annotations
+
+from neon_lake.change import Lsn
+from neon_lake.errors import NeonLakeError, SlotGap, SlotLost, SourceRewound, listed
+from neon_lake.pipeline.parts import Parts
+from neon_lake.schema import TableName
+from neon_lake.sources.base import Slot
+from neon_lake.staging.log import ORIGIN
+from neon_lake.staging.manifest import Manifest
+
+
+def problem(parts: Parts, head: Manifest | None, slot: Slot | None) -> NeonLakeError | None:
+    """Why changes are lost, or None when the log can be carried on from its checkpoint."""
+    name = f"neon_lake_{parts.config.name}"
+    if head is None:
+        return _without_log(parts, name, slot)
+    lost = f"so changes since {head.end} are lost; run neon-lake resync to snapshot the tables anew."
+    found: NeonLakeError | None = None
+    if slot is None:
+        found = SlotLost(f"The slot {name} is gone, {lost}")
+    elif slot.lost:
+        found = SlotLost(f"The slot {name} can no longer be used ({slot.lost}), {lost}")
+    elif slot.confirmed > head.end:
+        found = SlotGap(f"The slot {name} was advanced to {slot.confirmed} by something else, {lost}")
+    elif (position := parts.source.position()) < head.end:
+        found = SourceRewound(
+            f"The source's WAL ends at {position} and the log at {head.end}, so the database was restored to an "
+            "earlier state; run neon-lake drop, give the pipeline a new staging.path, and run neon-lake resync."
+        )
+    return found
+
+
+def _without_log(parts: Parts, name: str, slot: Slot | None) -> NeonLakeError | None:
+    if written := [r.table for r in parts.source.relations() if has_watermark(parts, r.table)]:
+        return SlotGap(
+            f"Staging holds no log, so changes of {listed(written)} since they were last applied are lost; "
+            "restore the staging directory, or run neon-lake resync."
+        )
+    if slot and slot.lost:
+        return SlotLost(f"The slot {name} can no longer be used ({slot.lost}); run neon-lake resync.")
+    return None
+
+
+def has_watermark(parts: Parts, table: TableName) -> bool:
+    """Whether this pipeline has written the table before."""
+    target = parts.destination.target(table)
+    return target is not None and target.watermark is not None
+
+
+def mend(parts: Parts) -> None:
+    """Make a lost slot anew, and record in the log what was not captured, so that no table is carried across it."""
+    head, slot = parts.log.head(), parts.source.slot()
+    trouble = problem(parts, head, slot)
+    if trouble is None:
+        return
+    if isinstance(trouble, SourceRewound):
+        raise trouble
+    start = head.end if head else ORIGIN
+    if slot is not None and slot.lost:
+        parts.source.drop()
+        slot = None
+    parts.source.publish([relation.table for relation in parts.source.relations()])
+    if slot is None:
+        with parts.source.create_slot() as snapshot:
+            _record_gap(parts, start, snapshot.lsn, trouble)
+    else:
+        _record_gap(parts, start, slot.confirmed, trouble)
+
+
+def _record_gap(parts: Parts, start: Lsn, end: Lsn, trouble: NeonLakeError) -> None:
+    parts.log.publish(parts.owner, start=start, end=end, gap=str(trouble))
