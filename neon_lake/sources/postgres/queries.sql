@@ -1,0 +1,139 @@
+-- Every name is qualified: the sessions have an empty search_path.
+
+-- name: identity
+SELECT (SELECT system_identifier::pg_catalog.text FROM pg_catalog.pg_control_system()),
+       pg_catalog.current_database(),
+       pg_catalog.current_setting('server_version_num')::pg_catalog.int4;
+
+-- name: position
+SELECT pg_catalog.pg_current_wal_flush_lsn();
+
+-- name: slot
+SELECT s.slot_name,
+       s.confirmed_flush_lsn,
+       pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), s.restart_lsn)::pg_catalog.int8,
+       s.active_pid,
+       s.wal_status,
+       pg_catalog.to_jsonb(s) ->> 'invalidation_reason',
+       s.plugin,
+       s.database = pg_catalog.current_database()
+  FROM pg_catalog.pg_replication_slots AS s
+ WHERE s.slot_name = %(slot)s;
+
+-- name: publication
+SELECT p.oid, p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate AND p.pubviaroot AND NOT p.puballtables
+       AND coalesce(pg_catalog.to_jsonb(p) ->> 'pubgencols', 's') = 's'
+  FROM pg_catalog.pg_publication AS p
+ WHERE p.pubname = %(publication)s;
+
+-- name: published
+SELECT n.nspname, c.relname
+  FROM pg_catalog.pg_publication_rel AS r
+  JOIN pg_catalog.pg_class AS c ON c.oid = r.prrelid
+  JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE r.prpubid = %(oid)s;
+
+-- name: tables
+SELECT c.oid,
+       n.nspname,
+       c.relname,
+       c.relkind::pg_catalog.text,
+       c.relpersistence::pg_catalog.text,
+       c.relreplident::pg_catalog.text,
+       c.relispartition,
+       pg_catalog.obj_description(c.oid, 'pg_class'),
+       EXISTS (SELECT FROM pg_catalog.pg_depend AS d
+                WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.deptype = 'e')
+  FROM pg_catalog.pg_class AS c
+  JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
+   AND n.nspname <> 'information_schema'
+   AND n.nspname !~ '^pg_'
+ ORDER BY n.nspname, c.relname;
+
+-- name: columns
+-- A key that may be deferred is none: the server does not log it as replica identity.
+SELECT a.attrelid,
+       a.attname,
+       a.atttypid,
+       a.atttypmod,
+       pg_catalog.format_type(a.atttypid, a.atttypmod),
+       a.attnotnull,
+       a.atthasdef OR a.atthasmissing OR a.attidentity <> '',
+       EXISTS (SELECT FROM pg_catalog.pg_index AS i
+                WHERE i.indrelid = a.attrelid AND i.indisvalid AND i.indimmediate
+                  AND a.attnum = ANY ((i.indkey::pg_catalog.int2[])[0:i.indnkeyatts - 1])
+                  AND CASE c.relreplident WHEN 'i' THEN i.indisreplident ELSE i.indisprimary END)
+  FROM pg_catalog.pg_attribute AS a
+  JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid
+ WHERE a.attrelid = ANY (%(tables)s::pg_catalog.oid[])
+   AND a.attnum > 0
+   AND NOT a.attisdropped
+   AND (a.attgenerated = '' OR (a.attgenerated = 's' AND %(generated)s))
+ ORDER BY a.attrelid, a.attnum;
+
+-- name: types
+WITH RECURSIVE needed (oid) AS (
+    SELECT pg_catalog.unnest(%(types)s::pg_catalog.oid[])
+    UNION
+    SELECT CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.typelem END
+      FROM pg_catalog.pg_type AS t
+      JOIN needed AS x ON x.oid = t.oid
+     WHERE t.typtype = 'd' OR (t.typcategory = 'A' AND t.typelem <> 0)
+)
+SELECT t.oid,
+       CASE WHEN n.nspname = 'pg_catalog' THEN t.typname ELSE '' END,
+       CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE 0 END,
+       t.typtypmod,
+       CASE WHEN t.typtype <> 'd' AND t.typcategory = 'A' THEN t.typelem ELSE 0 END,
+       coalesce(e.typdelim, ',')::pg_catalog.text,
+       f.nspname,
+       o.proname
+  FROM pg_catalog.pg_type AS t
+  JOIN needed AS x ON x.oid = t.oid
+  JOIN pg_catalog.pg_namespace AS n ON n.oid = t.typnamespace
+  LEFT JOIN pg_catalog.pg_type AS e ON e.oid = t.typelem
+  JOIN pg_catalog.pg_proc AS o ON o.oid = t.typoutput
+  JOIN pg_catalog.pg_namespace AS f ON f.oid = o.pronamespace;
+
+-- name: type_names
+SELECT pg_catalog.format_type(w.oid, w.modifier)
+  FROM ROWS FROM (pg_catalog.unnest(%(types)s::pg_catalog.oid[]), pg_catalog.unnest(%(modifiers)s::pg_catalog.int4[]))
+       WITH ORDINALITY AS w (oid, modifier, place)
+ ORDER BY w.place;
+
+-- name: leaves
+-- The tables that hold a table's rows, and their sizes in blocks.
+SELECT n.nspname,
+       c.relname,
+       pg_catalog.pg_relation_size(c.oid) / pg_catalog.current_setting('block_size')::pg_catalog.int8
+  FROM pg_catalog.pg_class AS c
+  JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE c.relkind <> 'p'
+   AND (c.oid = %(table)s::pg_catalog.regclass
+        OR c.oid IN (SELECT t.relid FROM pg_catalog.pg_partition_tree(%(table)s::pg_catalog.regclass) AS t))
+ ORDER BY c.oid;
+
+-- name: snapshot_facts
+SELECT pg_catalog.now(), pg_catalog.pg_current_snapshot()::pg_catalog.text;
+
+-- name: walsender_waits
+-- The last letters of the event's name changed their case in version 17.
+SELECT pg_catalog.lower(a.wait_event) = 'walsenderwaitforwal'
+  FROM pg_catalog.pg_replication_slots AS s
+  JOIN pg_catalog.pg_stat_activity AS a ON a.pid = s.active_pid
+ WHERE s.slot_name = %(slot)s;
+
+-- name: drop_slot
+SELECT pg_catalog.pg_drop_replication_slot(s.slot_name)
+  FROM pg_catalog.pg_replication_slots AS s
+ WHERE s.slot_name = %(slot)s;
+
+-- name: flush_progress
+SELECT pg_catalog.pg_current_wal_insert_lsn(), pg_catalog.pg_current_wal_flush_lsn();
+
+-- name: export_snapshot
+SELECT pg_catalog.pg_export_snapshot();
+
+-- name: table_oid
+SELECT %(table)s::pg_catalog.regclass::pg_catalog.oid;

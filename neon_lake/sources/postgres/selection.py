@@ -1,0 +1,112 @@
+"""Which tables of the database are the pipeline's, and which of those cannot be replicated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from neon_lake.change import RESERVED
+from neon_lake.config import Table
+from neon_lake.errors import SourceError, TableRefused, listed
+from neon_lake.schema import Relation, ReplicaIdentity, TableName
+from neon_lake.sources.postgres import catalog
+from neon_lake.sources.postgres.catalog import ColumnFacts, TableFacts, TypeFacts
+from neon_lake.sources.postgres.connection import Connection
+
+_KINDS: Final = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
+
+
+def line_of(tables: Sequence[Table], name: TableName) -> Table | None:
+    """What the pipeline says of a table: the last line that matches, or None when it does not want the table."""
+    return next((line for line in reversed(tables) if line.matches(name)), None)
+
+
+def relations(connection: Connection, tables: Sequence[Table]) -> tuple[tuple[Relation, ...], tuple[TableRefused, ...]]:
+    """The pipeline's tables as they are now, by name, and what is wrong with those that cannot be replicated."""
+    problems: list[TableRefused] = []
+    present = {facts.table: facts for facts in catalog.tables(connection)}
+    chosen = list(_chosen(tables, present, problems))
+    columns = catalog.columns(connection, [facts.oid for facts, _ in chosen])
+    types = catalog.types(connection, {column.type_oid for of in columns.values() for column in of})
+    found = []
+    for facts, line in chosen:
+        try:
+            found.append(_relation(facts, line, columns[facts.oid], types))
+        except TableRefused as problem:
+            problems.append(problem)
+    return tuple(found), tuple(problems)
+
+
+def _chosen(
+    tables: Sequence[Table], present: dict[TableName, TableFacts], problems: list[TableRefused]
+) -> Iterator[tuple[TableFacts, Table]]:
+    """The tables that a line names, and those that match a pattern and can be replicated in principle."""
+    named = [TableName.parse(line.name) for line in tables if not line.is_pattern]
+    for name in dict.fromkeys(named):
+        if name not in present:
+            problems.append(TableRefused(f"The table {name} does not exist at the source; correct or remove its line."))
+        elif obstacle := _obstacle(present[name]):
+            problems.append(TableRefused(f"The table {name} cannot be replicated: {obstacle}."))
+    for name, facts in present.items():
+        line = line_of(tables, name)
+        if line is not None and not _obstacle(facts) and (name in named or not facts.of_extension):
+            yield facts, line
+
+
+def _obstacle(facts: TableFacts) -> str | None:
+    """Why no rows of a table come through a publication."""
+    if facts.kind in _KINDS:
+        return f"it is {_KINDS[facts.kind]}; name the tables behind it instead"
+    if facts.persistence == "u":
+        return "it is unlogged, so that its changes are not in the write-ahead log; run ALTER TABLE … SET LOGGED"
+    if facts.is_partition:
+        return "it is a partition; name its partitioned table instead"
+    return None
+
+
+def _relation(facts: TableFacts, line: Table, columns: Sequence[ColumnFacts], types: dict[int, TypeFacts]) -> Relation:
+    """The relation of a table. Raises `TableRefused` when it has no key, or names that are taken."""
+    name, left_out = facts.table, frozenset(line.exclude)
+    if facts.identity is ReplicaIdentity.NOTHING:
+        raise TableRefused(
+            f"The table {name} has REPLICA IDENTITY NOTHING, so that its updates and deletes cannot be followed; "
+            f"run ALTER TABLE {name.sql} REPLICA IDENTITY DEFAULT, or leave the table out."
+        )
+    key = [column.name for column in columns if column.key]
+    if not key:
+        raise TableRefused(
+            f"The table {name} has no key; add a primary key, or run "
+            f"ALTER TABLE {name.sql} REPLICA IDENTITY USING INDEX with a unique index over NOT NULL columns, "
+            "or leave the table out."
+        )
+    unknown = sorted(left_out - {column.name for column in columns})
+    if unknown and not line.is_pattern:
+        raise TableRefused(f"The table {name} has no column {listed(unknown)} to exclude; correct its line.")
+    if left_out.intersection(key):
+        raise TableRefused(
+            f"The column {listed(sorted(left_out.intersection(key)))} of {name} is part of its key "
+            "and cannot be excluded."
+        )
+    wanted = [column for column in columns if column.name not in left_out]
+    taken = [column.name for column in wanted if column.name in RESERVED]
+    if taken:
+        raise TableRefused(
+            f"The table {name} has a column {listed(taken)}, a name that the lake uses itself; "
+            "rename the column or exclude it."
+        )
+    return Relation(
+        table=name,
+        columns=tuple(
+            catalog.column(column, catalog.sql_type(column.type_name, column.type_oid, column.modifier, types))
+            for column in wanted
+        ),
+        identity=facts.identity,
+        comment=facts.comment,
+    )
+
+
+def refuse(problems: Sequence[SourceError]) -> None:
+    """Raise the first problem, and say how many more there are."""
+    if problems:
+        more = f" ({len(problems) - 1} more tables are refused too.)" if len(problems) > 1 else ""
+        raise type(problems[0])(f"{problems[0]}{more}")

@@ -1,0 +1,353 @@
+"""The change stream: one thread reads frames off the socket, another decodes them, the caller gets pieces."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import psycopg
+
+from neon_lake.change import Lsn, Piece
+from neon_lake.errors import NeonLakeError, SlotGap, SlotInUse, SlotLost, SourceRewound, SourceUnavailable
+from neon_lake.sources.postgres import slot, walsender
+from neon_lake.sources.postgres.channel import Channel
+from neon_lake.sources.postgres.connection import Connection, ConnectionSettings
+from neon_lake.sources.postgres.pgoutput import Decoder, Describe
+from neon_lake.sources.postgres.queries import query
+
+CHUNK_BYTES: Final = 8 << 20
+CHUNK_FRAMES: Final = 50_000
+"""A chunk is decoded at once: larger ones cost memory, smaller ones cost calls."""
+
+_WAITING: Final = 2
+"""Chunks, and pieces, that may wait between the threads."""
+
+_QUIET: Final = 0.01
+"""Seconds without data after which what is there is decoded, and the server is asked for its position."""
+
+_AGE: Final = 0.1
+"""Seconds after which a chunk is decoded although data goes on coming."""
+
+_HEARTBEAT: Final = 1.0
+"""Seconds between statuses: far below any sensible wal_sender_timeout."""
+
+_STALL: Final = 0.5
+"""Seconds without progress after which we ask whether the server has anything left to read."""
+
+_PROOFS: Final = 2
+"""How often in a row the server must be seen to wait for WAL before that counts as the end."""
+
+_PATIENCE: Final = 10.0
+"""Seconds that a slot may stay in use by a connection that is just ending."""
+
+_FAREWELL: Final = 5.0
+"""Seconds that the server gets to end the stream in good order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Chunk:
+    """Frames, the server's position after them, and whether it is known to have nothing more to send."""
+
+    frames: list[memoryview]
+    position: Lsn | None
+    at_end: bool = False
+
+
+class _Reader(threading.Thread):
+    """Reads frames into chunks, answers the server, and sends what was confirmed. Owns the connection while it runs."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        slot_name: str,
+        position: Lsn,
+        *,
+        drains: bool,
+        idle: Callable[[], bool],
+    ) -> None:
+        super().__init__(name="neon_lake reader", daemon=True)
+        self.chunks: Channel[_Chunk] = Channel(_WAITING)
+        self._connection, self._pgconn, self._slot = connection, connection.pgconn, slot_name
+        self._drains, self._idle = drains, idle
+        self._confirmed = position
+        self._sent = Lsn(0)
+        self._stopping = False
+        self._asked = False
+        self._proofs = 0
+        self._next_status = 0.0
+        self._progress_at = time.monotonic()
+        self._wake_out, self._wake_in = os.pipe()
+
+    def confirm(self, position: Lsn) -> None:
+        """Have the server told, soon, that everything before `position` is durable."""
+        if position > self._confirmed:
+            self._confirmed = position
+            self._wake()
+
+    def stop(self) -> None:
+        """End the stream: tell what was confirmed last, and let the server finish."""
+        self._stopping = True
+        self.chunks.close(discard=True)
+        self._wake()
+
+    def close(self) -> None:
+        """Release the wake-up pipe, after the thread has ended."""
+        os.close(self._wake_in)
+        os.close(self._wake_out)
+
+    def _wake(self) -> None:
+        os.write(self._wake_in, b"!")
+
+    def run(self) -> None:
+        """Read until stopped, or until the connection fails; the failure reaches whoever takes the chunks."""
+        try:
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._wake_out, selectors.EVENT_READ)
+                selector.register(self._pgconn.socket, selectors.EVENT_READ)
+                self._read(selector)
+                selector.unregister(self._pgconn.socket)
+                while not self._stopping:
+                    self._wait(selector, _HEARTBEAT)
+                selector.register(self._pgconn.socket, selectors.EVENT_READ)
+                self._end(selector)
+        except NeonLakeError as exc:
+            self.chunks.close(exc)
+        except psycopg.Error as exc:
+            said = str(exc).strip().split("\n")[0]
+            self.chunks.close(SourceUnavailable(f"The replication connection was lost: {said}."))
+        except BaseException as exc:  # noqa: BLE001 - a thread's failure is raised where its work is taken
+            self.chunks.close(exc)
+
+    def _read(self, selector: selectors.BaseSelector) -> None:
+        """Collect frames until nobody takes chunks any more."""
+        get = self._pgconn.get_copy_data
+        frames: list[memoryview] = []
+        position: Lsn | None = None
+        size, born = 0, 0.0
+        while not self.chunks.closed:
+            count = 0
+            while size < CHUNK_BYTES and len(frames) < CHUNK_FRAMES:
+                count, data = get(1)
+                if count <= walsender.KEEPALIVE_SIZE:
+                    break
+                frames.append(data)
+                size += count
+            if count < 0:
+                raise walsender.ended(self._connection, self._slot)
+            now = time.monotonic()
+            at_end = False
+            if count == walsender.KEEPALIVE_SIZE:
+                reached, wanted = walsender.keepalive(data)
+                at_end = self._proofs >= _PROOFS and not frames
+                self._asked = False
+                position = max(reached, position or reached)
+                if wanted:
+                    self._status(reply=False)
+                if frames:
+                    continue
+            elif count == 0:
+                born = (born or now) if frames else 0.0
+                quiet = not self._wait(selector, _QUIET if frames or self._drains else _HEARTBEAT)
+                if quiet:
+                    self._ask(now)
+                if not frames or (not quiet and now - born < _AGE):
+                    continue
+            if frames:
+                self._progress_at, self._proofs = now, 0
+            self._ship(_Chunk(frames=frames, position=position, at_end=at_end))
+            frames, position, size, born = [], None, 0, 0.0
+
+    def _ask(self, now: float) -> None:
+        """After a silence, ask for the server's position; long without progress, look whether there can be any."""
+        if self._asked:
+            return
+        if self._drains and now - self._progress_at > _STALL:
+            self._progress_at = now
+            self._proofs = self._proofs + 1 if self._idle() else 0
+        self._asked = True
+        self._status(reply=True)
+
+    def _ship(self, chunk: _Chunk) -> None:
+        """Hand a chunk over; while there is no room, keep the connection alive."""
+        while not self.chunks.put(chunk, timeout=_HEARTBEAT) and not self.chunks.closed:
+            self._status(reply=False)
+
+    def _wait(self, selector: selectors.BaseSelector, timeout: float) -> bool:
+        """Wait for the socket or a wake-up, after sending what is due; True when data came."""
+        if self._confirmed > self._sent or time.monotonic() >= self._next_status:
+            self._status(reply=False)
+        return self._select(selector, timeout)
+
+    def _select(self, selector: selectors.BaseSelector, timeout: float) -> bool:
+        came = False
+        for key, _ in selector.select(timeout):
+            if key.fd == self._wake_out:
+                os.read(self._wake_out, 4096)
+            else:
+                self._pgconn.consume_input()
+                came = True
+        return came
+
+    def _status(self, *, reply: bool) -> None:
+        position = self._confirmed
+        self._pgconn.put_copy_data(walsender.status(position, reply=reply))
+        self._pgconn.flush()
+        self._sent = position
+        self._next_status = time.monotonic() + _HEARTBEAT
+
+    def _end(self, selector: selectors.BaseSelector) -> None:
+        """Send CopyDone and read up to the server's: the slot is free when its command has ended."""
+        self._status(reply=False)
+        self._pgconn.put_copy_end()
+        self._pgconn.flush()
+        deadline = time.monotonic() + _FAREWELL
+        while (count := self._pgconn.get_copy_data(1)[0]) >= 0:
+            if count == 0:
+                self._select(selector, _HEARTBEAT)
+            if time.monotonic() > deadline:
+                return
+        while self._pgconn.get_result() is not None:
+            pass
+
+
+class PostgresStream:
+    """The change stream of a slot. Made by `opened`."""
+
+    def __init__(self, reader: _Reader, decoder: Decoder, start: Lsn, until: Lsn | None) -> None:
+        self._reader, self._decoder = reader, decoder
+        self._reached, self._until = start, until
+        self._pieces: Channel[Piece] = Channel(_WAITING)
+        self._thread = threading.Thread(target=self._decode, name="neon_lake decoder", daemon=True)
+
+    def __iter__(self) -> Iterator[Piece]:
+        """Yield pieces until `until` is passed, or the server has nothing whole left before it."""
+        return iter(self._pieces)
+
+    def confirm(self, position: Lsn) -> None:
+        """Tell the server that everything before `position` is durable here; it is sent at once, by another thread."""
+        self._reader.confirm(position)
+
+    def begin(self) -> None:
+        """Start reading and decoding."""
+        self._reader.start()
+        self._thread.start()
+
+    def end(self) -> None:
+        """Stop both threads and end the stream in good order."""
+        self._reader.stop()
+        self._pieces.close(discard=True)
+        self._thread.join()
+        self._reader.join()
+        self._reader.close()
+
+    def _decode(self) -> None:
+        try:
+            if self._until is None or self._reached < self._until:
+                for chunk in self._reader.chunks:
+                    for piece in self._decoder.decode(chunk.frames, chunk.position):
+                        if not self._passed_on(piece):
+                            return
+                    if chunk.at_end:
+                        break
+        except BaseException as exc:  # noqa: BLE001 - a thread's failure is raised where its work is taken
+            self._pieces.close(exc)
+        finally:
+            self._reader.chunks.close(discard=True)
+            self._pieces.close()
+
+    def _passed_on(self, piece: Piece) -> bool:
+        """Hand a piece to the caller; False when it was the last."""
+        moved = piece.committed is not None and piece.committed > self._reached
+        if (moved or piece.changes) and not self._pieces.put(piece):
+            return False
+        if piece.committed is not None and moved:
+            self._reached = piece.committed
+        return self._until is None or self._reached < self._until
+
+
+@contextmanager
+def opened(
+    settings: ConnectionSettings,
+    *,
+    slot_name: str,
+    publication: str,
+    describe: Describe,
+    start: Lsn,
+    until: Lsn | None,
+) -> Iterator[PostgresStream]:
+    """Stream from `start`. Raises `SlotInUse`, `SlotLost`, `SlotGap` and `SourceRewound`."""
+    _wait_until_free(settings, slot_name, start)
+    with settings.replicate() as connection:
+        _start(connection, slot_name, publication, start)
+        reader = _Reader(
+            connection, slot_name, start, drains=until is not None, idle=lambda: _is_idle(settings, slot_name)
+        )
+        stream = PostgresStream(reader, Decoder(describe), start, until)
+        stream.begin()
+        try:
+            yield stream
+        finally:
+            stream.end()
+
+
+def _wait_until_free(settings: ConnectionSettings, name: str, start: Lsn) -> None:
+    """Refuse a slot that cannot give what commits from `start` on; wait a little for one that is in use."""
+    deadline = time.monotonic() + _PATIENCE
+    with settings.connect() as connection:
+        while True:
+            row = connection.execute(query("position")).fetchone()
+            state = slot.inspect(connection, name)
+            if state is None:
+                raise SlotLost(
+                    f"The replication slot {name} is gone, and with it the changes since {start}; resync all tables."
+                )
+            if state.lost is not None:
+                raise SlotLost(f"The replication slot {name} is lost ({state.lost}); drop it and resync all tables.")
+            if state.confirmed > start:
+                raise SlotGap(
+                    f"The replication slot {name} was advanced to {state.confirmed}, past the staged log's end at "
+                    f"{start}; the changes between are lost, so resync all tables."
+                )
+            if row is None or Lsn.parse(row[0]) < start:
+                raise SourceRewound(
+                    f"The source's log ends at {row and row[0]}, before the staged log's end at {start}: it was "
+                    "restored or is another server; use a new staging directory and resync all tables."
+                )
+            if state.active_pid is None:
+                return
+            if time.monotonic() > deadline:
+                raise SlotInUse(
+                    f"The replication slot {name} is in use by process {state.active_pid} of the server; "
+                    "stop the other sync, or wait for it."
+                )
+            time.sleep(0.1)
+
+
+def _start(connection: Connection, slot_name: str, publication: str, position: Lsn) -> None:
+    """Start streaming; another connection may still have taken the slot since it was seen free."""
+    deadline = time.monotonic() + 1.0
+    while True:
+        try:
+            walsender.start(connection, slot_name, publication, position)
+        except SlotInUse:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            return
+
+
+def _is_idle(settings: ConnectionSettings, slot_name: str) -> bool:
+    """Whether the slot's walsender has read all of the WAL that is whole.
+
+    The flushed WAL may end within a record; then no keepalive ever reaches the position that was asked for.
+    """
+    with settings.connect() as connection:
+        row = connection.execute(query("walsender_waits"), {"slot": slot_name}).fetchone()
+    return row is not None and bool(row[0])
