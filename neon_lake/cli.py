@@ -7,15 +7,15 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from neon_lake.errors import NeonLakeError
-
-if TYPE_CHECKING:
-    from neon_lake.pipeline import Replication
-    from neon_lake.schema import TableName
+from neon_lake import cli_views as views
+from neon_lake.config import config_path, load
+from neon_lake.errors import ConfigError, NeonLakeError
+from neon_lake.pipeline import Replication
+from neon_lake.schema import TableName
 
 EXIT_FAILED = 1
 EXIT_MISTAKE = 2
@@ -65,8 +65,6 @@ _TABLES = click.argument("tables", nargs=-1, metavar="[TABLE]...")
 
 
 def _names(tables: Sequence[str]) -> list[TableName]:
-    from neon_lake.errors import ConfigError
-    from neon_lake.schema import TableName
 
     try:
         return [TableName.parse(table) for table in tables]
@@ -78,16 +76,11 @@ class _Run:
     """A verb being carried out: opens the pipeline, shows progress, prints the result."""
 
     def __init__(self, ctx: click.Context) -> None:
-        from neon_lake.cli_views import Display
-
         self.as_json: bool = ctx.obj["json"]
         self._config: str | None = ctx.obj["config"]
-        self.display = Display(quiet=self.as_json or not sys.stderr.isatty())
+        self.display = views.Display(quiet=self.as_json or not sys.stderr.isatty())
 
     def open(self) -> Replication:
-        from neon_lake.config import config_path, load
-        from neon_lake.pipeline import Replication
-
         return Replication.open(load(config_path(self._config)), progress=self.display.progress)
 
     def print(self, data: dict[str, Any], view: Callable[[], Any]) -> None:
@@ -103,7 +96,7 @@ class _Run:
 @_common
 def demo(ctx: click.Context, ui: bool) -> int:
     """Run an embedded Postgres, a live workload and real Dagster runs; report parity."""
-    from neon_lake.demo.run import run_demo
+    from neon_lake.demo.run import run_demo  # noqa: PLC0415 - it loads Dagster, which no other command needs
 
     return run_demo(ui=ui, as_json=ctx.obj["json"])
 
@@ -112,13 +105,11 @@ def demo(ctx: click.Context, ui: bool) -> int:
 @_common
 def check(ctx: click.Context) -> int:
     """Say everything that would go wrong, before it does."""
-    from neon_lake.cli_views import findings
-
     run = _Run(ctx)
     found = run.open().check()
     data = [{"subject": f.subject, "detail": f.detail, "problem": f.problem} for f in found]
     bad = any(f.problem for f in found)
-    run.print({"ok": not bad, "findings": data}, lambda: findings(found))
+    run.print({"ok": not bad, "findings": data}, lambda: views.findings(found))
     return EXIT_MISTAKE if bad else 0
 
 
@@ -127,12 +118,10 @@ def check(ctx: click.Context) -> int:
 @_common
 def sync(ctx: click.Context, tables: tuple[str, ...]) -> int:
     """Do one micro-batch: snapshot new tables, capture up to now, apply."""
-    from neon_lake.cli_views import synced
-
     run = _Run(ctx)
     with run.display:
         result = run.open().sync(_names(tables))
-    run.print(result.to_json(), lambda: synced(result))
+    run.print(result.to_json(), lambda: views.synced(result))
     return 0 if result.ok else EXIT_FAILED
 
 
@@ -142,12 +131,10 @@ def sync(ctx: click.Context, tables: tuple[str, ...]) -> int:
 @_common
 def verify(ctx: click.Context, tables: tuple[str, ...], deep: bool) -> int:
     """Compare source and lake at one position, while the source is being written."""
-    from neon_lake.cli_views import verified
-
     run = _Run(ctx)
     with run.display:
         result = run.open().verify(_names(tables), deep=deep)
-    run.print(result.to_json(), lambda: verified(result))
+    run.print(result.to_json(), lambda: views.verified(result))
     return 0 if result.ok else EXIT_FAILED
 
 
@@ -156,11 +143,9 @@ def verify(ctx: click.Context, tables: tuple[str, ...], deep: bool) -> int:
 @_common
 def status(ctx: click.Context, tables: tuple[str, ...]) -> int:
     """Show slot, lag, table states and watermarks."""
-    from neon_lake.cli_views import status as view
-
     run = _Run(ctx)
     result = run.open().status(_names(tables))
-    run.print(result.to_json(), lambda: view(result))
+    run.print(result.to_json(), lambda: views.status(result))
     return EXIT_FAILED if result.slot_problem or any(t.reason for t in result.tables) else 0
 
 
@@ -170,15 +155,12 @@ def status(ctx: click.Context, tables: tuple[str, ...]) -> int:
 @_common
 def resync(ctx: click.Context, tables: tuple[str, ...], everything: bool) -> int:
     """Take a new snapshot of live tables; make a lost slot anew."""
-    from neon_lake.cli_views import synced
-    from neon_lake.errors import ConfigError
-
     if bool(tables) == everything:
         raise ConfigError("Name the tables to snapshot anew, or give --all.")
     run = _Run(ctx)
     with run.display:
         result = run.open().resync(_names(tables))
-    run.print(result.to_json(), lambda: synced(result))
+    run.print(result.to_json(), lambda: views.synced(result))
     return 0 if result.ok else EXIT_FAILED
 
 
@@ -189,12 +171,10 @@ def resync(ctx: click.Context, tables: tuple[str, ...], everything: bool) -> int
 @_common
 def replay(ctx: click.Context, table: str, since: str, until: str | None) -> int:
     """Apply again the changes of a table that the log still has."""
-    from neon_lake.cli_views import replayed
-
     run = _Run(ctx)
     with run.display:
         result = run.open().replay(_names([table])[0], _moment(since), _moment(until) if until else None)
-    run.print({"tables": {str(result.table): result.to_json()}}, lambda: replayed(result))
+    run.print({"tables": {str(result.table): result.to_json()}}, lambda: views.replayed(result))
     return 0 if result.ok else EXIT_FAILED
 
 
@@ -202,11 +182,9 @@ def replay(ctx: click.Context, table: str, since: str, until: str | None) -> int
 @_common
 def expire(ctx: click.Context) -> int:
     """Remove what of the change log is past its retention and applied everywhere."""
-    from neon_lake.cli_views import expired
-
     run = _Run(ctx)
     result = run.open().expire()
-    run.print(result.to_json(), lambda: expired(result))
+    run.print(result.to_json(), lambda: views.expired(result))
     return 0
 
 
@@ -223,7 +201,6 @@ def drop(ctx: click.Context) -> int:
 
 
 def _moment(text: str) -> datetime:
-    from neon_lake.errors import ConfigError
 
     try:
         moment = datetime.fromisoformat(text)

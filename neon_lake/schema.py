@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, Self
-from urllib.parse import quote
 
 import pyarrow as pa
 
@@ -45,14 +44,21 @@ class TableName:
 
     @property
     def path(self) -> str:
-        """`schema/table`, percent-encoded where a path needs it."""
-        return "/".join(quote(part, safe=" ") for part in (self.schema, self.name))
+        """`schema/table` as a path; bytes that are not of A–Z a–z 0–9 _ - are written `~xx`.
+
+        Not percent-encoded: Delta readers take a path with % for a URL and decode it.
+        """
+        return "/".join(re.sub(rb"[^\w-]", _tilde, part.encode()).decode() for part in (self.schema, self.name))
 
     def __str__(self) -> str:
         return ".".join(
             part if re.fullmatch(r'[^".*?\[\]]+', part) else '"' + part.replace('"', '""') + '"'
             for part in (self.schema, self.name)
         )
+
+
+def _tilde(match: re.Match[bytes]) -> bytes:
+    return b"~%02x" % match[0][0]
 
 
 class ReplicaIdentity(enum.StrEnum):

@@ -16,7 +16,7 @@ def problem(parts: Parts, head: Manifest | None, slot: Slot | None) -> NeonLakeE
     name = f"neon_lake_{parts.config.name}"
     if head is None:
         return _without_log(parts, name, slot)
-    lost = f"so changes since {head.end} are lost; run neon-lake resync to snapshot the tables anew."
+    lost = f"so changes since {head.end} are lost; run neon-lake resync --all."
     found: NeonLakeError | None = None
     if slot is None:
         found = SlotLost(f"The slot {name} is gone, {lost}")
@@ -27,7 +27,7 @@ def problem(parts: Parts, head: Manifest | None, slot: Slot | None) -> NeonLakeE
     elif (position := parts.source.position()) < head.end:
         found = SourceRewound(
             f"The source's WAL ends at {position} and the log at {head.end}, so the database was restored to an "
-            "earlier state; run neon-lake drop, give the pipeline a new staging.path, and run neon-lake resync."
+            "earlier state; run neon-lake drop, give the pipeline a new staging.path, and run neon-lake sync."
         )
     return found
 
@@ -36,10 +36,10 @@ def _without_log(parts: Parts, name: str, slot: Slot | None) -> NeonLakeError | 
     if written := [r.table for r in parts.source.relations() if has_watermark(parts, r.table)]:
         return SlotGap(
             f"Staging holds no log, so changes of {listed(written)} since they were last applied are lost; "
-            "restore the staging directory, or run neon-lake resync."
+            "restore the staging directory, or run neon-lake resync --all."
         )
     if slot and slot.lost:
-        return SlotLost(f"The slot {name} can no longer be used ({slot.lost}); run neon-lake resync.")
+        return SlotLost(f"The slot {name} can no longer be used ({slot.lost}); run neon-lake resync --all.")
     return None
 
 

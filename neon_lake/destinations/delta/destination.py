@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
@@ -98,12 +99,9 @@ class DeltaDestination:
         with self._translated(target.table):
             data = self._open(target).to_pyarrow_dataset()
             within = (first >= bounds["min"]) & (first <= bounds["max"])
-            found = [
-                pa.table(batch).join(keys, names, join_type="left semi")
-                for batch in data.to_batches(columns=schema.names, filter=within)
-                if batch.num_rows
-            ]
-        table = pa.concat_tables([schema.empty_table(), *(f.select(schema.names).cast(schema) for f in found)])
+            batches = data.to_batches(columns=schema.names, filter=within)
+            found = [_with_keys(pa.table(batch), keys).cast(schema) for batch in batches if batch.num_rows]
+        table = pa.concat_tables([schema.empty_table(), *found])
         for name in columns:
             if name not in present:
                 table = table.append_column(name, pa.nulls(len(table)))
@@ -182,3 +180,9 @@ class DeltaDestination:
             ) from exc
         except DeltaError as exc:
             raise DestinationError(f"The Delta table {self.path(table)} cannot be used: {exc}") from exc
+
+
+def _with_keys(rows: pa.Table, keys: pa.Table) -> pa.Table:
+    """The rows whose key is in `keys`. Only the key is joined: Arrow joins no lists."""
+    places = rows.select(keys.column_names).append_column("place", pa.array(np.arange(len(rows))))
+    return rows.take(places.join(keys, keys.column_names, join_type="left semi")["place"])

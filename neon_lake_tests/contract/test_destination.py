@@ -1,0 +1,179 @@
+"""What every destination keeps to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from neon_lake.apply.plan import MergePlan, Truncation, target_schema
+from neon_lake.change import DELETED_AT, Lsn
+from neon_lake.config import Deletes
+from neon_lake.destinations.base import Destination, Target
+from neon_lake.destinations.delta import DeltaDestination
+from neon_lake.errors import DestinationConflict
+from neon_lake.schema import Column, Relation, TableName
+
+TABLE = TableName("Shop", 'odd "name"')
+KEY = 'Id "`.'
+RELATION = Relation(
+    table=TABLE,
+    columns=(
+        Column(name=KEY, type="bigint", arrow=pa.int64(), key=True, nullable=False),
+        Column(name="when", type="timestamp with time zone", arrow=pa.timestamp("us", tz="UTC")),
+        Column(name="Großes", type="numeric(12,2)", arrow=pa.decimal128(12, 2)),
+        Column(name="a.b", type="text[]", arrow=pa.list_(pa.string())),
+        Column(name="raw", type="bytea", arrow=pa.binary()),
+    ),
+)
+MOMENT = datetime(2026, 1, 2, 3, tzinfo=UTC)
+
+
+def rows(*ids: int, soft: bool = False, lsn: int = 5, relation: Relation = RELATION) -> pa.Table:
+    schema = target_schema(relation, Deletes.SOFT if soft else Deletes.HARD)
+    data = [
+        {KEY: i, "when": MOMENT, "Großes": None, "a.b": ["x", None], "raw": b"\0", "_lsn": lsn, "_committed_at": MOMENT}
+        for i in ids
+    ]
+    return pa.Table.from_pylist(data, schema)
+
+
+def plan(put: pa.Table, *gone: int, only_new: bool = False, truncate: Truncation | None = None) -> MergePlan:
+    deletes = pa.table({KEY: pa.array(gone, pa.int64())})
+    return MergePlan(rows=put, deletes=deletes, only_new=only_new, truncate=truncate)
+
+
+@pytest.fixture
+def destination(tmp_path: Path) -> Iterator[Destination]:
+    return DeltaDestination(tmp_path / "lake", pipeline="shop")
+
+
+def made(destination: Destination, *ids: int, soft: bool = False, watermark: int = 10) -> Target:
+    first = rows(*ids, soft=soft)
+    return destination.replace(TABLE, None, first.schema, iter(first.to_batches()), Lsn(watermark))
+
+
+def ids(destination: Destination, target: Target) -> list[int]:
+    return sorted(i for batch in destination.read(target, [KEY]) for i in batch[KEY].to_pylist())
+
+
+def test_a_table_that_is_not_there_has_no_target(destination: Destination) -> None:
+    assert destination.target(TABLE) is None
+
+
+def test_what_is_put_is_read_back_with_its_types_and_its_watermark(destination: Destination) -> None:
+    made(destination, 1, 2)
+    target = destination.target(TABLE)
+    assert target is not None
+    assert target.watermark == Lsn(10)
+    assert target.key == (KEY,)
+    assert target.schema.equals(rows().schema, check_metadata=False)
+    assert [f.metadata for f in target.schema] == [f.metadata for f in rows().schema]
+    batches = list(destination.read(target, [c.name for c in RELATION.columns]))
+    assert pa.Table.from_batches(batches).sort_by(KEY).to_pylist() == [
+        {k: v for k, v in row.items() if not k.startswith("_")} for row in rows(1, 2).to_pylist()
+    ]
+
+
+def test_a_merge_puts_and_removes_in_one_commit(destination: Destination) -> None:
+    old = made(destination, 1, 2, 3)
+    new = destination.merge(old, rows().schema, plan(rows(2, 4, lsn=9), 1), Lsn(20))
+    assert new.version == old.version + 1
+    assert new.watermark == Lsn(20)
+    assert ids(destination, new) == [2, 3, 4]
+    assert destination.count(new) == 3
+    lsns = {k: v for b in destination.read(new, [KEY, "_lsn"]) for k, v in zip(*b.to_pydict().values(), strict=True)}
+    assert lsns == {2: 9, 3: 5, 4: 9}
+
+
+def test_new_rows_are_appended(destination: Destination) -> None:
+    old = made(destination, 1)
+    new = destination.merge(old, rows().schema, plan(rows(2), only_new=True), Lsn(20))
+    assert ids(destination, new) == [1, 2]
+
+
+def test_an_empty_plan_and_one_that_finds_nothing_still_move_the_watermark(destination: Destination) -> None:
+    old = made(destination, 1)
+    moved = destination.merge(old, rows().schema, plan(rows()), Lsn(20))
+    assert moved.watermark == Lsn(20)
+    again = destination.merge(moved, rows().schema, plan(rows(), 77), Lsn(30))
+    assert again.watermark == Lsn(30)
+    assert ids(destination, again) == [1]
+
+
+def test_a_truncation_leaves_only_what_the_plan_puts(destination: Destination) -> None:
+    old = made(destination, 1, 2)
+    cut = Truncation(lsn=Lsn(15), committed_at=MOMENT)
+    new = destination.merge(old, rows().schema, plan(rows(7), only_new=True, truncate=cut), Lsn(20))
+    assert ids(destination, new) == [7]
+    empty = destination.merge(new, rows().schema, plan(rows(), only_new=True, truncate=cut), Lsn(21))
+    assert destination.count(empty) == 0
+    assert empty.watermark == Lsn(21)
+
+
+def test_a_soft_truncation_marks_what_was_there(destination: Destination) -> None:
+    old = made(destination, 1, 2, soft=True)
+    cut = Truncation(lsn=Lsn(15), committed_at=MOMENT)
+    schema = rows(soft=True).schema
+    new = destination.merge(old, schema, plan(rows(2, soft=True), truncate=cut), Lsn(20))
+    assert ids(destination, new) == [2]
+    assert destination.count(new) == 1
+    found = destination.lookup(new, pa.table({KEY: [1, 2]}), [DELETED_AT, "_lsn"]).sort_by(KEY).to_pylist()
+    assert [(row[DELETED_AT], row["_lsn"]) for row in found] == [(MOMENT, 15), (None, 5)]
+
+
+def test_columns_are_added(destination: Destination) -> None:
+    old = made(destination, 1, 2)
+    wider = Relation(table=TABLE, columns=(*RELATION.columns, Column(name="New one", type="integer", arrow=pa.int32())))
+    put = (
+        rows(2, relation=wider)
+        .set_column(5, "New one", pa.array([3], pa.int32()))
+        .cast(target_schema(wider, Deletes.HARD))
+    )
+    new = destination.merge(old, put.schema, plan(put), Lsn(20))
+    assert dict(
+        zip(*pa.Table.from_batches(destination.read(new, [KEY, "New one"])).to_pydict().values(), strict=True)
+    ) == {1: None, 2: 3}
+    assert new.schema.field("New one").metadata == put.schema.field("New one").metadata
+
+
+@pytest.mark.parametrize("only_new", [True, False])
+def test_of_two_writers_of_one_watermark_one_is_refused(destination: Destination, only_new: bool) -> None:
+    old = made(destination, 1)
+    destination.merge(old, rows().schema, plan(rows(2), only_new=True), Lsn(20))
+    with pytest.raises(DestinationConflict):
+        destination.merge(old, rows().schema, plan(rows(2), only_new=only_new), Lsn(20))
+    current = destination.target(TABLE)
+    assert current is not None
+    assert ids(destination, current) == [1, 2]
+
+
+def test_a_watermark_does_not_go_back(destination: Destination) -> None:
+    old = made(destination, 1)
+    with pytest.raises(DestinationConflict):
+        destination.merge(old, rows().schema, plan(rows(2), only_new=True), Lsn(9))
+
+
+def test_replacing_swaps_content_and_schema(destination: Destination) -> None:
+    old = made(destination, 1, 2)
+    other = Relation(table=TABLE, columns=(Column(name=KEY, type="text", arrow=pa.string(), key=True),))
+    schema = target_schema(other, Deletes.HARD)
+    put = pa.Table.from_pylist([{KEY: "k", "_lsn": 1, "_committed_at": MOMENT}], schema)
+    new = destination.replace(TABLE, old, schema, iter(put.to_batches()), Lsn(30))
+    assert new.schema.names == schema.names
+    assert pa.Table.from_batches(destination.read(new, [KEY]))[KEY].to_pylist() == ["k"]
+    assert new.watermark == Lsn(30)
+
+
+def test_lookup_gives_the_rows_that_are_there(destination: Destination) -> None:
+    target = made(destination, *range(100))
+    found = destination.lookup(target, pa.table({KEY: [5, 500, 7]}), ["a.b", "raw"])
+    assert sorted(found[KEY].to_pylist()) == [5, 7]
+    assert found["a.b"].to_pylist() == [["x", None]] * 2
+
+
+def test_a_destination_that_can_be_written_has_no_problem(destination: Destination) -> None:
+    assert destination.check().problem is None
