@@ -137,3 +137,31 @@ SELECT pg_catalog.pg_export_snapshot();
 
 -- name: table_oid
 SELECT %(table)s::pg_catalog.regclass::pg_catalog.oid;
+
+-- name: health
+SELECT pg_catalog.current_setting('wal_level'),
+       pg_catalog.current_setting('max_replication_slots')::pg_catalog.int4
+         - (SELECT pg_catalog.count(*) FROM pg_catalog.pg_replication_slots),
+       pg_catalog.current_setting('max_wal_senders')::pg_catalog.int4
+         - (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_get_wal_senders()),
+       pg_catalog.current_setting('max_slot_wal_keep_size'),
+       pg_catalog.current_setting('wal_sender_timeout'),
+       pg_catalog.current_setting('server_encoding'),
+       pg_catalog.pg_is_in_recovery(),
+       pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'),
+       (SELECT r.rolsuper FROM pg_catalog.pg_roles AS r WHERE r.rolname = CURRENT_USER),
+       (SELECT r.rolreplication FROM pg_catalog.pg_roles AS r WHERE r.rolname = CURRENT_USER)
+       OR EXISTS (SELECT FROM pg_catalog.pg_roles AS g
+                   WHERE g.rolname IN ('rds_replication', 'rds_superuser', 'neon_superuser', 'cloudsqlsuperuser')
+                     AND pg_catalog.pg_has_role(CURRENT_USER, g.oid, 'MEMBER')),
+       CURRENT_USER;
+
+-- name: rights
+SELECT c.oid,
+       pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE')
+       AND NOT EXISTS (SELECT FROM pg_catalog.unnest(%(columns)s::pg_catalog.text[]) AS w (name)
+                        WHERE NOT pg_catalog.has_column_privilege(c.oid, w.name, 'SELECT')),
+       pg_catalog.pg_has_role(CURRENT_USER, c.relowner, 'USAGE'),
+       pg_catalog.row_security_active(c.oid)
+  FROM pg_catalog.pg_class AS c
+ WHERE c.oid = %(table)s::pg_catalog.regclass;

@@ -10,7 +10,7 @@ from typing import Self
 import pyarrow as pa
 
 from neon_lake.change import Lsn
-from neon_lake.config import Table
+from neon_lake.config import Pipeline, Table
 from neon_lake.errors import Finding
 from neon_lake.failpoints import failpoint
 from neon_lake.schema import Relation, TableName
@@ -29,6 +29,19 @@ class PostgresSource:
         self._settings = connection
         self._name = f"neon_lake_{pipeline}"
         self._tables = tuple(tables)
+
+    @classmethod
+    def of(cls, config: Pipeline) -> Self:
+        """The source of a pipeline file."""
+        source = config.source
+        settings = ConnectionSettings(
+            url=source.url,
+            sslmode=source.sslmode,
+            sslrootcert=source.sslrootcert,
+            application_name=source.application_name,
+            connect_timeout=source.connect_timeout,
+        )
+        return cls(settings, pipeline=config.name, tables=config.tables)
 
     def identity(self) -> SourceIdentity:
         """Which server and database this is."""
