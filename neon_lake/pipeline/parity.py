@@ -134,6 +134,12 @@ def _rows_that_differ(
     return len(differing), tuple(named)
 
 
+def _printable(column: pa.Array) -> list[object]:
+    """Values of a key column; moments as text, because Python knows none before the year 1 or after 9999."""
+    values: list[object] = (column.cast(pa.string()) if pa.types.is_temporal(column.type) else column).to_pylist()
+    return values
+
+
 def _rows_of(
     relation: Relation,
     names: Sequence[str],
@@ -146,7 +152,7 @@ def _rows_of(
         keys = hashes([batch[column.name] for column in relation.key])
         rows = batch.filter(pa.array(np.isin(buckets(keys), suspect)))
         per_column = [column_hashes(rows[name]).tolist() for name in names]
-        key_values = zip(*(rows[column.name].to_pylist() for column in relation.key), strict=True)
+        key_values = zip(*(_printable(rows[column.name]) for column in relation.key), strict=True)
         for key, values in zip(key_values, zip(*per_column, strict=True), strict=True):
             found[key] = found.get(key, ()) + values
     return found

@@ -163,7 +163,10 @@ def _opened(data: bytes, path: str) -> dict[str, Any]:
     head, _, rest = data.partition(b"\n")
     text, _, _ = rest.rpartition(b"\n}\n")
     seal = hashlib.sha256(text).hexdigest()
-    if head.decode(errors="replace") != f'{{"format": {FORMAT}, "sha256": "{seal}", "body":':
+    if (
+        not data.endswith(b"\n}\n")
+        or head.decode(errors="replace") != f'{{"format": {FORMAT}, "sha256": "{seal}", "body":'
+    ):
         raise LogDamaged(
             f"The manifest {path} is damaged (its checksum does not fit); "
             "restore the file, or use a new staging.path and resync."

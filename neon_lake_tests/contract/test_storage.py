@@ -1,0 +1,87 @@
+"""What every storage of the change log keeps to."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from neon_lake.errors import StagingUnavailable
+from neon_lake.staging.local import LocalStorage
+from neon_lake.staging.storage import Storage
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return LocalStorage(tmp_path / "staging")
+
+
+def test_what_is_created_is_read_and_listed(storage: Storage) -> None:
+    assert storage.create("a/b.json", b"1")
+    assert storage.read("a/b.json") == b"1"
+    assert [(e.path, e.bytes) for e in storage.list("a")] == [("a/b.json", 1)]
+
+
+def test_only_the_first_of_many_creates(storage: Storage) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(lambda n: storage.create("x", str(n).encode()), range(32)))
+    assert won.count(True) == 1
+    assert storage.read("x") == str(won.index(True)).encode()
+
+
+def test_replace_replaces(storage: Storage) -> None:
+    storage.replace("x", b"1")
+    storage.replace("x", b"2")
+    assert storage.read("x") == b"2"
+
+
+def test_a_sink_that_fails_leaves_nothing(storage: Storage) -> None:
+    def write_half() -> None:
+        with storage.sink("a/x") as file:
+            file.write(b"half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write_half()
+    assert list(storage.list("")) == []
+
+
+def test_a_sink_is_not_listed_until_it_is_whole(storage: Storage) -> None:
+    with storage.sink("a/x") as file:
+        file.write(b"half")
+        assert list(storage.list("")) == []
+    assert [e.path for e in storage.list("")] == ["a/x"]
+
+
+def test_a_listing_is_in_the_order_of_paths_and_of_one_folder(storage: Storage) -> None:
+    for path in ("b/2", "b/1/z", "b.c", "a", "b/10"):
+        storage.create(path, b"")
+    assert [e.path for e in storage.list("")] == sorted(["b/2", "b/1/z", "b.c", "a", "b/10"])
+    assert [e.path for e in storage.list("b")] == ["b/1/z", "b/10", "b/2"]
+    assert list(storage.list("none")) == []
+
+
+def test_deleting_is_idempotent(storage: Storage) -> None:
+    storage.create("a/x", b"")
+    storage.delete(["a/x", "a/y"])
+    storage.delete(["a/x"])
+    assert list(storage.list("")) == []
+
+
+def test_what_is_not_there_is_a_key_error(storage: Storage) -> None:
+    with pytest.raises(KeyError):
+        storage.read("a/x")
+
+
+def test_a_usable_storage_has_no_problem_and_keeps_nothing_of_the_check(storage: Storage) -> None:
+    assert storage.check().problem is None
+    assert list(storage.list("")) == []
+
+
+def test_a_storage_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    storage = LocalStorage(tmp_path / "file" / "staging")
+    assert "cannot be used" in str(storage.check().problem)
+    with pytest.raises(StagingUnavailable, match=r"staging\.path"):
+        storage.create("x", b"")

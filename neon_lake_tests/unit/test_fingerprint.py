@@ -1,0 +1,70 @@
+"""Fingerprints: equal rows have equal ones, however they are chunked, and others do not."""
+
+from __future__ import annotations
+
+from datetime import UTC
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neon_lake.fingerprint import BucketSums, column_hashes, hashes
+
+KINDS: list[tuple[pa.DataType, Any]] = [
+    (pa.int16(), st.integers(-(2**15), 2**15 - 1)),
+    (pa.int64(), st.integers(-(2**63), 2**63 - 1)),
+    (pa.float64(), st.floats(allow_nan=False)),
+    (pa.float32(), st.floats(width=32, allow_nan=False)),
+    (pa.bool_(), st.booleans()),
+    (pa.string(), st.text(max_size=8)),
+    (pa.binary(), st.binary(max_size=8)),
+    (pa.date32(), st.dates()),
+    (pa.timestamp("us", tz="UTC"), st.datetimes(timezones=st.just(UTC))),
+    (pa.decimal128(20, 3), st.decimals(min_value=-(10**12), max_value=10**12, places=3)),
+    (pa.list_(pa.string()), st.lists(st.none() | st.text(max_size=3), max_size=3)),
+]
+
+
+@pytest.mark.parametrize(("kind", "values"), KINDS, ids=lambda k: str(k) if isinstance(k, pa.DataType) else "")
+def test_values_are_equal_when_and_only_when_their_hashes_are(kind: pa.DataType, values: Any) -> None:
+    @given(st.lists(st.none() | values, min_size=1, max_size=20), st.integers(0, 20))
+    def law(column: list[Any], cut: int) -> None:
+        array = pa.array(column, kind)
+        found = column_hashes(array)
+        bits = [str(v) if kind in (pa.float64(), pa.float32()) else v for v in array.to_pylist()]
+        for i, a in enumerate(bits):
+            for j, b in enumerate(bits):
+                assert (found[i] == found[j]) == (a == b)
+        assert np.array_equal(column_hashes(array.slice(cut)), found[cut:])
+
+    law()
+
+
+def test_not_a_number_is_equal_to_itself() -> None:
+    found = column_hashes(pa.array([float("nan"), float("nan"), 0.0, -0.0]))
+    assert found[0] == found[1]
+    assert found[2] != found[3]
+
+
+def test_the_order_of_columns_matters() -> None:
+    one, two = pa.array([1, 2]), pa.array([2, 1])
+    assert hashes([one, two])[0] != hashes([two, one])[0]
+    assert hashes([one, two])[0] == hashes([two, one])[1]
+
+
+def test_sums_differ_in_the_bucket_of_the_row_that_differs() -> None:
+    keys = pa.array(range(10_000))
+    values = [Decimal(n) for n in range(10_000)]
+    left, right = BucketSums(), BucketSums()
+    for side, change in ((left, None), (right, 77)):
+        column = pa.array([v if n != change else v + 1 for n, v in enumerate(values)], pa.decimal128(12, 2))
+        for begin in range(0, 10_000, 999 if change else 1234):
+            part = [keys.slice(begin, 999 if change else 1234), column.slice(begin, 999 if change else 1234)]
+            side.add(hashes(part[:1]), hashes(part))
+    (bucket,) = left.differing(right).tolist()
+    assert bucket == int(hashes([pa.array([77])])[0] % np.uint64(4096))
+    assert left.rows.sum() == right.rows.sum() == 10_000
