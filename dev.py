@@ -92,7 +92,9 @@ def run(*command: str, **variables: str) -> None:
     """Runs one step of the set-up with its output on stderr; ends the program if the step fails."""
     env = {**os.environ, "VIRTUAL_ENV": str(VENV), "PIP_DISABLE_PIP_VERSION_CHECK": "1", **variables}
     if subprocess.run(command, cwd=ROOT, env=env, stdout=sys.stderr, check=False).returncode:
-        fail(f"`{Path(command[0]).name} {' '.join(command[1:3])}` failed: see the lines above, then try again.")
+        fail(
+            f"`{Path(command[0]).name} {' '.join(command[1:3])}` failed: see the lines above, then try again."
+        )
 
 
 def index_of_pip() -> dict[str, str]:
@@ -184,7 +186,9 @@ def test(arguments: Sequence[str]) -> NoReturn:
     linted = lint()
     workers = max(2, min(4, os.cpu_count() or 2))
     say(f"· pytest, {workers} processes")
-    tested = subprocess.run([tool("python"), "-m", "pytest", "-n", str(workers)], cwd=ROOT, check=False).returncode
+    tested = subprocess.run(
+        [tool("python"), "-m", "pytest", "-n", str(workers)], cwd=ROOT, check=False
+    ).returncode
     if not linted:
         say("· a static check FAILED: see above")
     raise SystemExit(tested or (0 if linted else 1))
@@ -196,7 +200,18 @@ def lock(arguments: Sequence[str]) -> NoReturn:
         make_venv()
     options = ("--universal", "--extra", "dev", "--generate-hashes", "--no-header", "--no-annotate")
     quiet = ("--no-emit-index-url", "--no-emit-find-links", "--quiet")
-    run(tool("uv"), "pip", "compile", PROJECT.name, "-o", LOCK.name, *options, *quiet, *arguments, **index_of_pip())
+    run(
+        tool("uv"),
+        "pip",
+        "compile",
+        PROJECT.name,
+        "-o",
+        LOCK.name,
+        *options,
+        *quiet,
+        *arguments,
+        **index_of_pip(),
+    )
     say(f"· wrote {LOCK.name}")
     raise SystemExit(0)
 
@@ -227,7 +242,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     )
     commands = ("demo", "test", "lint", "bench", "lock", "setup")
     parser.add_argument("command", choices=commands, metavar="COMMAND", help="one of the commands below")
-    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="ARGUMENTS", help="handed to the command as they are")
+    parser.add_argument(
+        "rest", nargs=argparse.REMAINDER, metavar="ARGUMENTS", help="handed to the command as they are"
+    )
     parsed = parser.parse_args(arguments)
     rest: list[str] = parsed.rest
     if parsed.command == "lock":

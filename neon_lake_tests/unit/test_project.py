@@ -33,7 +33,9 @@ def pins() -> Iterator[Requirement]:
 
 
 def committed_files() -> Iterator[Path]:
-    listed = subprocess.run(["git", "ls-files", "-z", "--cached"], cwd=ROOT, capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     for name in filter(None, listed.stdout.split("\0")):
         path = ROOT / name
         if path.is_file():
@@ -74,8 +76,14 @@ def test_lock_leaves_the_databricks_extra_out() -> None:
 
 def test_committed_files_name_no_machine_and_no_index() -> None:
     # Taken apart here, so that this file does not hold what it looks for.
-    machine = rb"(?<![\w.$}])/(?:" + b"|".join([b"wo" + b"rk", b"ro" + b"ot", b"ho" + b"me", b"Us" + b"ers"]) + rb")/\w"
-    hosts = b"|".join([rb"pypi\." + b"org", rb"python" + rb"hosted\.org", b"arti" + b"factory", b"/sim" + b"ple/"])
+    machine = (
+        rb"(?<![\w.$}])/(?:"
+        + b"|".join([b"wo" + b"rk", b"ro" + b"ot", b"ho" + b"me", b"Us" + b"ers"])
+        + rb")/\w"
+    )
+    hosts = b"|".join(
+        [rb"pypi\." + b"org", rb"python" + rb"hosted\.org", b"arti" + b"factory", b"/sim" + b"ple/"]
+    )
     unwanted = re.compile(machine + b"|" + hosts)
     found = [
         f"{path.relative_to(ROOT)}: {match[0].decode()}"
@@ -86,14 +94,22 @@ def test_committed_files_name_no_machine_and_no_index() -> None:
 
 
 def test_nothing_records_download_addresses() -> None:
-    assert not {path.name for path in committed_files()} & {"uv.lock", "poetry.lock", "Pipfile.lock", "pip.conf"}
+    assert not {path.name for path in committed_files()} & {
+        "uv.lock",
+        "poetry.lock",
+        "Pipfile.lock",
+        "pip.conf",
+    }
 
 
 def imported_by(program: str, *names: str) -> set[str]:
     """Which of the named packages a fresh interpreter has imported after `program`."""
     tail = f"import sys; print(*(n for n in {names!r} if n in sys.modules))"
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", f"{program}\n{tail}"], capture_output=True, text=True, check=False
+        [sys.executable, "-W", "error", "-c", f"{program}\n{tail}"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return set(done.stdout.splitlines()[-1].split())
@@ -119,7 +135,9 @@ def test_help_of_the_command_line_loads_nothing_heavy() -> None:
 
 @pytest.mark.parametrize("command", ["demo", "test", "lint", "bench", "lock"])
 def test_the_set_up_script_explains_each_command(command: str) -> None:
-    done = subprocess.run([sys.executable, "dev.py", "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "dev.py", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert f"\n  {command} " in done.stdout
 
 
@@ -167,6 +185,8 @@ def test_the_wheel_holds_every_file_of_the_package(tmp_path: Path) -> None:
     )
     (wheel,) = tmp_path.glob("*.whl")
     packed = set(zipfile.ZipFile(wheel).namelist())
-    package = {str(path.relative_to(ROOT)) for path in committed_files() if path.is_relative_to(ROOT / "neon_lake")}
+    package = {
+        str(path.relative_to(ROOT)) for path in committed_files() if path.is_relative_to(ROOT / "neon_lake")
+    }
     assert package <= packed
     assert not [name for name in packed if name.startswith("neon_lake_tests")]
