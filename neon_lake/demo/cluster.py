@@ -85,7 +85,7 @@ class Cluster:
             "env": {**kept, "LC_ALL": "C", "TZ": "UTC"},
             "stdin": subprocess.DEVNULL,
             "start_new_session": True,
-            "preexec_fn": _die_with(os.getpid()),
+            "preexec_fn": die_with(os.getpid()),
         }
         if _is_root():
             user, group = _nobody()
@@ -164,7 +164,7 @@ def _chown_tree(root: Path) -> None:
         os.chown(path, user, group, follow_symlinks=False)
 
 
-def _die_with(parent: int) -> Callable[[], None] | None:
+def die_with(parent: int) -> Callable[[], None] | None:
     """What a child runs before its program: asks Linux for SIGINT when the thread that started it ends.
 
     The thread, not the process (prctl(2), PR_SET_PDEATHSIG): start a server from a thread that lives as
