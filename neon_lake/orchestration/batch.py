@@ -1,0 +1,170 @@
+"""One run's work on some tables: replay what is asked for, a micro-batch, and parity."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from neon_lake.change import Lsn
+from neon_lake.errors import NeonLakeError, retry_policy
+from neon_lake.orchestration.hours import Hours
+from neon_lake.pipeline import Replication
+from neon_lake.pipeline.results import Parity, TableResult
+from neon_lake.schema import Relation, TableName
+from neon_lake.staging.segment import Counts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What a run is asked to do.
+
+    `tables`: which, when `everything` is not set. `everything`: all tables of the pipeline, those that came after the
+    definitions were loaded too; parked ones are left alone then, and tried again when they are named. `again`: hours to
+    replay first. `compare`: the tables whose parity is wanted, by content if `deep`, else by the number of their rows;
+    those with more than `max_rows` rows are left out.
+    """
+
+    tables: Sequence[TableName]
+    everything: bool
+    again: Hours | None = None
+    compare: Collection[TableName] = ()
+    deep: bool = False
+    max_rows: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came of one table.
+
+    `result` sums up the micro-batch; `replayed` is what was applied again; `rows` counts the table in the lake; `lag`:
+    bytes of WAL that the source had written past what the table shows. `error`: the sentence, when it failed.
+    """
+
+    result: TableResult
+    replayed: TableResult | None = None
+    parity: Parity | None = None
+    rows: int | None = None
+    lag: int = 0
+    error: str | None = None
+    transient: bool = False
+
+    @property
+    def moved(self) -> bool:
+        """Whether the content of the table was written."""
+        return self.result.moved or (self.replayed is not None and self.replayed.moved)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """What came of an order. `trouble` is what kept parity from being looked at, though the tables were brought on."""
+
+    tables: Mapping[TableName, Outcome]
+    trouble: NeonLakeError | None = None
+
+
+def carry_out(replication: Replication, order: Order) -> Done:
+    """Do what is ordered. Raises what stops all tables; what stops one is in its outcome."""
+    asked = () if order.everything else order.tables
+    again = _replayed(replication, order) if order.again else {}
+    position = replication.parts.source.position()
+    synced = replication.sync(asked)
+    results, reached = dict(synced.tables), max(position, synced.captured.end)
+    parity: Mapping[TableName, Parity] = {}
+    unchecked: Mapping[TableName, str] = {}
+    trouble: NeonLakeError | None = None
+    rows: dict[TableName, int] = {}
+    if order.compare:
+        try:
+            verified = replication.verify(asked, deep=order.deep, only=_chosen(replication, order, rows))
+        except NeonLakeError as exc:
+            trouble = exc
+        else:
+            parity, unchecked = verified.parity, verified.unchecked
+            reached = max(reached, verified.synced.captured.end)
+            for table, later in verified.synced.tables.items():
+                results[table] = joined(results[table], later) if table in results else later
+    for table, equal in parity.items():
+        rows[table] = equal.lake_rows
+    behind = max(replication.parts.source.position() - reached, 0)
+    outcomes = {
+        table: _outcome(replication, result, again.get(table), parity.get(table), unchecked.get(table), rows)
+        for table, result in results.items()
+    }
+    return Done(tables={t: replace(o, lag=behind) for t, o in outcomes.items()}, trouble=trouble)
+
+
+def _chosen(replication: Replication, order: Order, rows: dict[TableName, int]) -> Callable[[Relation], bool]:
+    """Which relations to compare; `rows` learns how many rows they have in the lake."""
+
+    def chosen(relation: Relation) -> bool:
+        if relation.table not in order.compare:
+            return False
+        found = _rows(replication, relation.table)
+        if found is not None:
+            rows[relation.table] = found
+        return found is None or order.max_rows is None or found <= order.max_rows
+
+    return chosen
+
+
+def _rows(replication: Replication, table: TableName) -> int | None:
+    target = replication.parts.destination.target(table)
+    return None if target is None else replication.parts.destination.count(target)
+
+
+def _replayed(replication: Replication, order: Order) -> dict[TableName, TableResult]:
+    """Replay the hours of the tables that are in the lake; for the others the coming snapshot is everything."""
+    assert order.again is not None
+    done = {}
+    for status in replication.status(() if order.everything else order.tables).tables:
+        if status.watermark is None:
+            continue
+        try:
+            done[status.table] = replication.replay(status.table, order.again.start, order.again.end)
+        except NeonLakeError as exc:
+            done[status.table] = TableResult(
+                table=status.table, state=status.state, error=str(exc), transient=retry_policy(exc) is not None
+            )
+    return done
+
+
+def _outcome(
+    replication: Replication,
+    result: TableResult,
+    replayed: TableResult | None,
+    parity: Parity | None,
+    unchecked: str | None,
+    rows: Mapping[TableName, int],
+) -> Outcome:
+    error = result.error or (replayed.error if replayed else None) or unchecked
+    count = rows.get(result.table)
+    return Outcome(
+        result=result,
+        replayed=replayed,
+        parity=parity,
+        rows=_rows(replication, result.table) if count is None and error is None else count,
+        error=error,
+        transient=(result.transient if result.error else bool(replayed and replayed.transient)),
+    )
+
+
+def joined(before: TableResult, later: TableResult) -> TableResult:
+    """Two results of one table, the second from a later batch, as one."""
+    hours = dict(before.hours)
+    for hour, counts in later.hours.items():
+        hours[hour] = hours.get(hour, Counts()) + counts
+    return replace(
+        later,
+        relation=later.relation or before.relation,
+        first=_least(before.first, later.first),
+        watermark=before.watermark if later.watermark is None else later.watermark,
+        version=before.version if later.version is None else later.version,
+        snapshot_rows=before.snapshot_rows if later.snapshot_rows is None else later.snapshot_rows,
+        last_commit_at=later.last_commit_at or before.last_commit_at,
+        counts=before.counts + later.counts,
+        hours=hours,
+        incomplete=before.incomplete + later.incomplete,
+    )
+
+
+def _least(*positions: Lsn | None) -> Lsn | None:
+    known = [position for position in positions if position is not None]
+    return min(known) if known else None
