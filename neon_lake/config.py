@@ -20,7 +20,7 @@ from neon_lake.errors import ConfigError
 from neon_lake.schema import TableName
 
 DEFAULT_FILE: Final = "neon_lake.yaml"
-_STRICT: Final = ConfigDict(extra="forbid")
+_STRICT: Final = ConfigDict(extra="forbid", validate_by_name=True, validate_by_alias=True)
 
 
 def _local(path: str) -> str:

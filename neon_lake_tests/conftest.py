@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from neon_lake.demo.embedded import EmbeddedPostgres
 from neon_lake_tests.fixtures import no_skips
+from neon_lake_tests.fixtures.pipelines import Lab
 from neon_lake_tests.fixtures.postgres import TEST_SETTINGS, Database, fresh_database, programs_of
 
 # A slow machine is not a wrong answer, and CI tries the same examples each time.
@@ -48,3 +50,9 @@ def database(postgres_server: EmbeddedPostgres) -> Iterator[Database]:
     """An empty database that lives as long as the test; its replication slots go with it."""
     with fresh_database(postgres_server) as fresh:
         yield fresh
+
+
+@pytest.fixture
+def lab(database: Database, tmp_path: Path) -> Lab:
+    """A pipeline over all tables of an empty database."""
+    return Lab(database=database, root=tmp_path)

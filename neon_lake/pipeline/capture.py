@@ -36,7 +36,7 @@ def capture(parts: Parts, until: Lsn | None) -> Captured:
         stream.confirm(head.end)
         pieces = _Pieces(parts, stream)
         while (batch := pieces.next_batch(head)) is not None:
-            total = _added(total, batch)
+            total += _captured(batch)
             head = batch
         parts.progress(Progress(verb="capture", rows=total.changes, done=True))
     return total
@@ -82,13 +82,13 @@ def _worth_it(head: Manifest, end: Lsn) -> bool:
     return end - head.end >= IDLE_BYTES or datetime.now(UTC) - head.published_at >= IDLE_AGE
 
 
-def _added(total: Captured, batch: Manifest) -> Captured:
+def _captured(batch: Manifest) -> Captured:
     return Captured(
-        start=total.start,
+        start=batch.start,
         end=batch.end,
-        changes=total.changes + sum(s.counts.total for s in batch.segments),
-        transactions=total.transactions + batch.transactions.count,
-        bytes=total.bytes + batch.size,
-        manifests=total.manifests + 1,
-        last_commit_at=batch.transactions.last_commit_at or total.last_commit_at,
+        changes=sum(s.counts.total for s in batch.segments),
+        transactions=batch.transactions.count,
+        bytes=batch.size,
+        manifests=1,
+        last_commit_at=batch.transactions.last_commit_at,
     )

@@ -22,7 +22,6 @@ from neon_lake.errors import (
     StagingUnavailable,
     listed,
 )
-from neon_lake.failpoints import failpoint
 from neon_lake.lifecycle import Event, Mark, State, after, state_of
 from neon_lake.pipeline import applying, overview, slots, snapshots
 from neon_lake.pipeline.capture import capture
@@ -57,7 +56,7 @@ class Replication:
         return cls(
             Parts(
                 config=config,
-                source=PostgresSource(config),
+                source=PostgresSource.of(config),
                 log=ChangeLog(LocalStorage(Path(config.staging.path)), memory=memory),
                 destination=DeltaDestination(Path(config.destination.path), pipeline=config.name),
                 progress=progress,
@@ -82,8 +81,7 @@ class Replication:
         if stale := [r for r in relations if results[r.table].state is State.STALE]:
             # a table that outgrew its target is snapshotted at once: nothing else may ever call for it
             outcome = self._prepare(stale)
-            again = capture(self.parts, self.parts.source.position())
-            captured = replace(again, start=captured.start, changes=captured.changes + again.changes)
+            captured += capture(self.parts, self.parts.source.position())
             results |= self._apply(stale, outcome, until)
         return Synced(captured=captured, tables=results)
 
@@ -108,7 +106,6 @@ class Replication:
         def stage(opened: AbstractContextManager[Snapshot], waiting: Sequence[Relation], *, begin: bool) -> None:
             with opened as snapshot:
                 if begin:
-                    failpoint("slot.created")
                     parts.log.publish(parts.owner, start=ORIGIN, end=snapshot.lsn)
                 snapshots.stage(parts, snapshot, waiting, note)
 
@@ -185,7 +182,7 @@ class Replication:
         """
         for attempt in range(ATTEMPTS):
             with self.parts.source.snapshot() as snapshot:
-                synced = self._sync_to(snapshot, tables)
+                synced, position = self._sync_to(snapshot, tables)
                 if synced is None:
                     # let the transactions that the snapshot fell between become visible
                     time.sleep(min(0.01 * 2**attempt, 1.0))
@@ -200,27 +197,25 @@ class Replication:
                     if result.error or target is None:
                         unchecked[name] = result.error or "not in the lake"
                     else:
-                        exact = replace(target, watermark=result.watermark)
-                        parity[name] = compare(self.parts, snapshot, relation, exact, deep=deep)
+                        parity[name] = compare(self.parts, snapshot, relation, target, at=position, deep=deep)
                 return Verified(synced=synced, parity=parity, unchecked=unchecked)
         raise ParityBroken(
             "No snapshot of the source could be compared: other runs moved the lake on each time; "
             "stop them, then run this again."
         )
 
-    def _sync_to(self, snapshot: Snapshot, tables: Sequence[TableName]) -> Synced | None:
-        """Sync exactly to what a snapshot shows; None when that cannot be done with this snapshot."""
+    def _sync_to(self, snapshot: Snapshot, tables: Sequence[TableName]) -> tuple[Synced | None, Lsn]:
+        """Sync exactly to what a snapshot shows, and where that is; None when this snapshot is no use."""
         relations = self._relations(tables)
         self._ready()
-        waiting = self._prepare_only(relations)
-        if waiting:
-            return None
+        if self._prepare_only(relations):
+            return None, ORIGIN
         captured = capture(self.parts, snapshot.lsn)
         names = [relation.table for relation in relations]
         position = frontier(self.parts, snapshot, names)
         if position is None or any(self._past(name, position) for name in names):
-            return None
-        return Synced(captured=captured, tables=self._apply(relations, {}, position))
+            return None, ORIGIN
+        return Synced(captured=captured, tables=self._apply(relations, {}, position)), position
 
     def _prepare_only(self, relations: Sequence[Relation]) -> bool:
         """Make tables ready that are not; True when something had to be done, so that an older snapshot is no use."""

@@ -25,6 +25,18 @@ class Captured:
     manifests: int = 0
     last_commit_at: datetime | None = None
 
+    def __add__(self, later: Captured) -> Captured:
+        """This stretch and the one behind it."""
+        return Captured(
+            start=self.start,
+            end=later.end,
+            changes=self.changes + later.changes,
+            transactions=self.transactions + later.transactions,
+            bytes=self.bytes + later.bytes,
+            manifests=self.manifests + later.manifests,
+            last_commit_at=later.last_commit_at or self.last_commit_at,
+        )
+
     def to_json(self) -> dict[str, Any]:
         """For `--json`."""
         return {

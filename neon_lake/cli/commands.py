@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from neon_lake import cli_views as views
+from neon_lake.cli import views
 from neon_lake.config import config_path, load
 from neon_lake.errors import ConfigError, NeonLakeError
 from neon_lake.pipeline import Replication
