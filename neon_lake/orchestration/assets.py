@@ -10,6 +10,7 @@ from neon_lake.orchestration import metadata
 from neon_lake.orchestration.batch import Done, Order, Outcome, carry_out
 from neon_lake.orchestration.hours import Hours, key_of, partitions
 from neon_lake.orchestration.names import ROW_COUNT, STARTED_BY_TAG, Names
+from neon_lake.orchestration.resources import opened
 from neon_lake.orchestration.steps import fail_for, progress_to, sentences
 from neon_lake.orchestration.translator import Translator
 from neon_lake.schema import Relation, TableName
@@ -37,7 +38,7 @@ def lake_assets(
         partitions_def=partitions(config.orchestration),
         backfill_policy=dg.BackfillPolicy.single_run(),
         pool=names.pool,
-        required_resource_keys={names.replication},
+        required_resource_keys=names.resources,
         description=f"Brings changes of {config.name}'s source into the lake.",
     )
     def micro_batch(context: dg.AssetExecutionContext) -> Iterator[Any]:
@@ -52,7 +53,7 @@ def lake_assets(
             max_rows=config.parity.max_rows if chosen else None,
         )
         with sentences(context.retry_number):
-            replication = getattr(context.resources, names.replication).open(progress_to(context.log))
+            replication = opened(context.resources, names, progress_to(context.log))
             done = carry_out(replication, order)
         yield from told(context, done, chosen, translator)
         fail_for(done.tables, context.retry_number, done.trouble)

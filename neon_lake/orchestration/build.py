@@ -40,7 +40,7 @@ def build_definitions(
     config = load(path)
     names = Names(pipeline=config.name, qualified=qualified)
     source = postgres or PostgresResource()
-    replication = ReplicationResource(pipeline_file=str(path), postgres=source)
+    replication = ReplicationResource(pipeline_file=str(path))
     relations, shown = known_tables(config, source), translator(config)
     resources = {names.postgres: source, names.replication: replication}
     upkeep = [resync_job(shown, names), expire_job(names)]

@@ -9,6 +9,7 @@ from neon_lake.config import Pipeline
 from neon_lake.orchestration import metadata
 from neon_lake.orchestration.batch import Order, carry_out
 from neon_lake.orchestration.names import CONTENT, Names
+from neon_lake.orchestration.resources import opened
 from neon_lake.orchestration.steps import fail_for, progress_to, sentences
 from neon_lake.orchestration.translator import Translator
 from neon_lake.schema import Relation
@@ -30,7 +31,7 @@ def content_checks(
         specs=[translator.check_spec(CONTENT, relation) for relation in relations],
         can_subset=True,
         pool=names.pool,
-        required_resource_keys={names.replication},
+        required_resource_keys=names.resources,
         description=f"Compares the contents of {config.name}'s source and lake.",
     )
     def content_parity(context: dg.AssetCheckExecutionContext) -> Iterator[Any]:
@@ -44,7 +45,7 @@ def content_checks(
             max_rows=None if by_itself else config.parity.max_rows,
         )
         with sentences(context.retry_number):
-            replication = getattr(context.resources, names.replication).open(progress_to(context.log))
+            replication = opened(context.resources, names, progress_to(context.log))
             done = carry_out(replication, order)
         now = metadata.utc_now()
         for table, outcome in done.tables.items():

@@ -75,7 +75,7 @@ class History:
     def runs(self) -> tuple[Run, ...]:
         """The runs that have ended, the oldest first."""
         filters = dg.RunsFilter(tags={PIPELINE_TAG: self._pipeline})
-        for run in self._instance.get_runs(filters):
+        for run in reversed(self._instance.get_runs(filters)):
             if run.is_finished and run.run_id not in self._ended:
                 self._ended[run.run_id] = self._read(run)
         return tuple(self._ended.values())
@@ -115,8 +115,8 @@ class History:
                         )
                 case _:
                     pass
-            if event.is_failure and (sentence := _sentence(event)):
-                errors.append(sentence)
+            if event.is_failure:
+                errors.append(_sentence(event))
         return Run(
             id=run.run_id,
             job=run.job_name,
@@ -132,7 +132,7 @@ def _plain(metadata: Mapping[str, dg.MetadataValue]) -> dict[str, Any]:
     return {name: value.value for name, value in metadata.items()}
 
 
-def _sentence(event: dg.DagsterEvent) -> str | None:
+def _sentence(event: dg.DagsterEvent) -> str:
     """What a failed step said; Dagster's own words about it are left out when it said something."""
     data = event.event_specific_data
     failure = getattr(data, "user_failure_data", None)
@@ -141,4 +141,4 @@ def _sentence(event: dg.DagsterEvent) -> str | None:
     error = getattr(data, "error", None)
     if error is not None:
         return str((error.cause or error).message).strip()
-    return event.message
+    return event.message or "the run failed"

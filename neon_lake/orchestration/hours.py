@@ -8,6 +8,7 @@ from typing import Final
 import dagster as dg
 
 from neon_lake.config import Orchestration
+from neon_lake.staging.manifest import Manifest
 
 HOUR: Final = timedelta(hours=1)
 FORMAT: Final = "%Y-%m-%d-%H:%M"
@@ -60,6 +61,11 @@ class Hours:
         """Those of the hours that were over at a moment, or None."""
         end = min(self.end, hour_of(moment))
         return Hours(start=self.start, end=end) if self.start < end else None
+
+
+def newest(head: Manifest | None) -> datetime | None:
+    """When the log's last manifest was last known to be at one with the source: its last commit, else its making."""
+    return (head.transactions.last_commit_at or head.published_at) if head else None
 
 
 def recent(since: datetime | None, now: datetime, first: datetime) -> Hours:

@@ -11,6 +11,7 @@ from neon_lake.errors import ConfigError, listed
 from neon_lake.orchestration import metadata
 from neon_lake.orchestration.batch import Outcome
 from neon_lake.orchestration.names import CONTENT, ROW_COUNT, Names
+from neon_lake.orchestration.resources import opened
 from neon_lake.orchestration.steps import fail_for, progress_to, sentences
 from neon_lake.orchestration.translator import Translator
 from neon_lake.schema import Relation, TableName
@@ -41,10 +42,10 @@ class ResyncConfig(dg.Config):
 def resync_job(translator: Translator, names: Names) -> dg.JobDefinition:
     """A new snapshot of live tables; what the lake has stays readable until the new rows take its place."""
 
-    @dg.op(name=f"{names.pipeline}_resync", pool=names.pool, required_resource_keys={names.replication})
+    @dg.op(name=f"{names.pipeline}_resync", pool=names.pool, required_resource_keys=names.resources)
     def resync(context: dg.OpExecutionContext, config: ResyncConfig) -> None:
         with sentences(context.retry_number):
-            replication = getattr(context.resources, names.replication).open(progress_to(context.log))
+            replication = opened(context.resources, names, progress_to(context.log))
             chosen = matching(config.tables, replication.relations())
             synced = replication.resync(chosen)
         now, outcomes = metadata.utc_now(), dict[TableName, Outcome]()
@@ -81,10 +82,10 @@ def matching(patterns: Sequence[str], relations: Sequence[Relation]) -> list[Tab
 def expire_job(names: Names) -> dg.JobDefinition:
     """Retention: what is older than `staging.retention_days` and in every table goes."""
 
-    @dg.op(name=f"{names.pipeline}_expire", pool=names.pool, required_resource_keys={names.replication})
+    @dg.op(name=f"{names.pipeline}_expire", pool=names.pool, required_resource_keys=names.resources)
     def expire(context: dg.OpExecutionContext) -> dg.Output[None]:
         with sentences(context.retry_number):
-            gone = getattr(context.resources, names.replication).open(progress_to(context.log)).expire()
+            gone = opened(context.resources, names, progress_to(context.log)).expire()
         facts: Mapping[str, Any] = {key: value for key, value in gone.to_json().items() if value is not None}
         return dg.Output(None, metadata=facts)
 

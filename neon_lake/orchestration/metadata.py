@@ -105,8 +105,8 @@ def sentence(parity: Parity) -> str:
         more = "" if parity.differing <= 3 else "; …"
         plural = "row differs" if parity.differing == 1 and not parity.at_least else "rows differ"
         return f"{least}{parity.differing:,} {plural} {at}: {named}{more}."
-    what = "the same rows and values" if parity.content_equal else "the same number of rows"
-    return f"Source and lake have {what} {at}: {parity.source_rows:,}."
+    what = "with the same values " if parity.content_equal else ""
+    return f"Source and lake both have {parity.source_rows:,} rows {what}{at}."
 
 
 def _of_parity(parity: Parity) -> Mapping[str, Any]:

@@ -59,6 +59,11 @@ class Names:
         return self._of("postgres")
 
     @property
+    def resources(self) -> set[str]:
+        """The resources that every step needs."""
+        return {self.postgres, self.replication}
+
+    @property
     def op(self) -> str:
         """The step that runs a micro-batch."""
         return f"{self.pipeline}_micro_batch"

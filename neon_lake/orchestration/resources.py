@@ -4,12 +4,14 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 from pydantic import Field, ValidationError
 
-from neon_lake.config import Pipeline, SourceConfig, load
+from neon_lake.config import SourceConfig, load
 from neon_lake.errors import ConfigError
+from neon_lake.orchestration.names import Names
 from neon_lake.pipeline import Progress, Replication
 from neon_lake.sources.postgres.connection import Connection, ConnectionSettings
 
@@ -60,13 +62,21 @@ class ReplicationResource(dg.ConfigurableResource[Replication]):
     """A pipeline, as its pipeline file describes it."""
 
     pipeline_file: str = Field(description="Path of the pipeline file.")
-    postgres: dg.ResourceDependency[PostgresResource]
 
-    def config(self) -> Pipeline:
-        """The pipeline file, with what the resource `postgres` overrides. Raises `ConfigError`."""
-        pipeline = load(Path(self.pipeline_file))
-        return replace(pipeline, source=self.postgres.over(pipeline.source))
+    def open(
+        self, postgres: PostgresResource | None = None, progress: Callable[[Progress], None] = _quiet
+    ) -> Replication:
+        """The pipeline, ready for its verbs; `postgres` overrides what the file says of the source.
 
-    def open(self, progress: Callable[[Progress], None] = _quiet) -> Replication:
-        """The pipeline, ready for its verbs. Connects to nothing yet. Raises `ConfigError`."""
-        return Replication.open(self.config(), progress=progress)
+        Connects to nothing yet. Raises `ConfigError`.
+        """
+        config = load(Path(self.pipeline_file))
+        if postgres is not None:
+            config = replace(config, source=postgres.over(config.source))
+        return Replication.open(config, progress=progress)
+
+
+def opened(resources: Any, names: Names, progress: Callable[[Progress], None] = _quiet) -> Replication:
+    """The pipeline from a context's resources, which need `names.resources`. Raises `ConfigError`."""
+    replication: ReplicationResource = getattr(resources, names.replication)
+    return replication.open(getattr(resources, names.postgres), progress)

@@ -6,8 +6,9 @@ import dagster as dg
 
 from neon_lake.config import Pipeline
 from neon_lake.errors import NeonLakeError
-from neon_lake.orchestration.hours import first_hour, recent
+from neon_lake.orchestration.hours import first_hour, newest, recent
 from neon_lake.orchestration.names import STARTED_BY_TAG, Names
+from neon_lake.orchestration.resources import opened
 
 SCHEDULE: Final = "schedule"
 NIGHTLY_EXPIRE: Final = "20 2 * * *"
@@ -19,11 +20,10 @@ def schedules(config: Pipeline, names: Names) -> list[dg.ScheduleDefinition]:
 
     def sync(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         try:
-            head = getattr(context.resources, names.replication).open().parts.log.head()
+            head = opened(context.resources, names).parts.log.head()
         except NeonLakeError as exc:
             return dg.SkipReason(str(exc))
-        last = head and (head.transactions.last_commit_at or head.published_at)
-        hours = recent(last, context.scheduled_execution_time, first_hour(config.orchestration))
+        hours = recent(newest(head), context.scheduled_execution_time, first_hour(config.orchestration))
         return dg.RunRequest(tags={**names.tags, STARTED_BY_TAG: SCHEDULE, **hours.tags})
 
     return [
@@ -33,7 +33,7 @@ def schedules(config: Pipeline, names: Names) -> list[dg.ScheduleDefinition]:
             cron_schedule=config.orchestration.cron,
             execution_timezone="UTC",
             execution_fn=sync,
-            required_resource_keys={names.replication},
+            required_resource_keys=names.resources,
             description=f"A micro-batch by the clock, instead of the sensor {names.sensor}.",
         ),
         dg.ScheduleDefinition(

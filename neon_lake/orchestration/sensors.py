@@ -11,9 +11,10 @@ from neon_lake.change import Lsn
 from neon_lake.config import Pipeline
 from neon_lake.errors import NeonLakeError
 from neon_lake.lifecycle import State
-from neon_lake.orchestration.hours import Hours, first_hour, recent
+from neon_lake.orchestration.hours import Hours, first_hour, newest, recent
 from neon_lake.orchestration.lag import Decision, Ending, LastRun, Memory, Seen, decide
 from neon_lake.orchestration.names import PIPELINE_TAG, STARTED_BY_TAG, Names
+from neon_lake.orchestration.resources import opened
 from neon_lake.orchestration.translator import Translator
 from neon_lake.pipeline import Replication
 from neon_lake.schema import Relation
@@ -41,7 +42,7 @@ def lag_sensor(
     def tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         memory = Memory.from_cursor(context.cursor)
         try:
-            replication = getattr(context.resources, names.replication).open()
+            replication = opened(context.resources, names)
             look = _Look(replication, context.instance, config.name, keys)
             decision = look.decision(memory)
         except NeonLakeError as exc:
@@ -66,7 +67,7 @@ def lag_sensor(
         default_status=dg.DefaultSensorStatus.RUNNING
         if config.orchestration.sensor_on
         else dg.DefaultSensorStatus.STOPPED,
-        required_resource_keys={names.replication},
+        required_resource_keys=names.resources,
         tags=names.tags,
     )
 
@@ -97,10 +98,7 @@ class _Look:
 
     def hours(self) -> Hours:
         """The hours that a run of now covers: from that of the last commit in the log on."""
-        last = None
-        if self._head is not None:
-            last = self._head.transactions.last_commit_at or self._head.published_at
-        return recent(last, self.now, first_hour(self._replication.parts.config.orchestration))
+        return recent(newest(self._head), self.now, first_hour(self._replication.parts.config.orchestration))
 
     def observations(self, key: dg.AssetKey, decision: Decision) -> list[dg.AssetObservation]:
         """The slot's lag, when a run is asked for or it was last recorded a while ago, and something waits."""
