@@ -37,8 +37,7 @@ def bundled_bindir(major: int) -> Path:
     """
     if sys.platform == "win32":
         raise EmbeddedPostgresError(
-            "The embedded Postgres runs on Linux and macOS: on Windows, run this in WSL, "
-            "or use a Postgres of your own."
+            "The embedded Postgres runs on Linux and macOS: on Windows, run this in WSL, or use a Postgres of your own."
         )
     if major not in BUNDLED:
         raise EmbeddedPostgresError(

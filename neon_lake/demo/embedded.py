@@ -173,9 +173,7 @@ class EmbeddedPostgres:
             log.seek(logged)
             lines = log.read().decode("utf-8", "replace").splitlines()
         if any("Address already in use" in line for line in lines):
-            return _PortTaken(
-                f"Port {self.port} of 127.0.0.1 is taken by another program: free it and retry."
-            )
+            return _PortTaken(f"Port {self.port} of 127.0.0.1 is taken by another program: free it and retry.")
         reasons = [line.split("FATAL:", 1)[1].strip() for line in lines if "FATAL:" in line]
         reason = reasons[0] if reasons else (lines or ["it said nothing"])[-1]
         return EmbeddedPostgresError(f"The embedded Postgres did not start: {reason}")
