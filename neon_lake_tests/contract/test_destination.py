@@ -175,5 +175,23 @@ def test_lookup_gives_the_rows_that_are_there(destination: Destination) -> None:
     assert found["a.b"].to_pylist() == [["x", None]] * 2
 
 
+@pytest.mark.parametrize(("kind", "keys"), [(pa.string(), ["a", "b", "c"]), (pa.binary(), [b"\0", b"b", b"\xff"])])
+def test_lookup_finds_keys_of_text_and_bytes_in_what_a_merge_wrote(
+    destination: Destination, kind: pa.DataType, keys: list[str | bytes]
+) -> None:
+    key = Column(name="k", type="text", arrow=kind, key=True, nullable=False)
+    relation = Relation(table=TABLE, columns=(key, Column(name="body", type="text", arrow=pa.string())))
+    schema = target_schema(relation, Deletes.HARD)
+    first = pa.Table.from_pylist([{"k": k, "body": "old", "_lsn": 1, "_committed_at": MOMENT} for k in keys], schema)
+    old = destination.replace(TABLE, None, schema, iter(first.to_batches()), Lsn(10))
+    put = pa.Table.from_pylist([{"k": keys[1], "body": "new", "_lsn": 15, "_committed_at": MOMENT}], schema)
+    change = MergePlan(rows=put, deletes=put.select(["k"]).slice(0, 0), only_new=False)
+    target = destination.merge(old, schema, change, Lsn(20))
+    for wanted in ([keys[1]], keys[1:], keys[:1]):
+        found = destination.lookup(target, pa.table({"k": pa.array(wanted, kind)}), ["body"])
+        expected = {k: "new" if k == keys[1] else "old" for k in wanted}
+        assert dict(zip(found["k"].to_pylist(), found["body"].to_pylist(), strict=True)) == expected
+
+
 def test_a_destination_that_can_be_written_has_no_problem(destination: Destination) -> None:
     assert destination.check().problem is None
