@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Self
@@ -23,7 +24,7 @@ class Lsn(int):
     def parse(cls, text: str) -> Self:
         """Read `16/B374D848`. Raises ValueError on anything else."""
         high, slash, low = text.partition("/")
-        if not slash or not 0 < len(high) <= 8 or not 0 < len(low) <= 8:
+        if not slash or not re.fullmatch("[0-9A-Fa-f]{1,8}", high) or not re.fullmatch("[0-9A-Fa-f]{1,8}", low):
             raise ValueError(f"{text!r} is not an LSN; it looks like 16/B374D848")
         return cls((int(high, 16) << 32) | int(low, 16))
 

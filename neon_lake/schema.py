@@ -32,7 +32,8 @@ class TableName:
     def parse(cls, text: str) -> Self:
         """Read `schema.table` or `table` (schema public); parts may be double-quoted. Raises ValueError."""
         parts = re.findall(r'"(?:[^"]|"")+"|[^".]+|\.', text)
-        if "".join(parts) != text or parts[1::2] != ["."] * (len(parts) // 2) or len(parts) not in (1, 3):
+        dots = [part == "." for part in parts]
+        if "".join(parts) != text or dots not in ([False], [False, True, False]):
             raise ValueError(f'{text!r} is not a table name; it looks like public.orders or "My Schema"."a.b"')
         names = [p[1:-1].replace('""', '"') if p.startswith('"') else p for p in parts[::2]]
         return cls(*names) if len(names) == 2 else cls("public", names[0])
