@@ -47,12 +47,17 @@ class Deletes(enum.StrEnum):
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Table:
-    """A line under `tables`: a name, or a pattern with shell wildcards, and how its tables are written."""
+    """A line under `tables`: a name, or a pattern with shell wildcards, and how its tables are written.
+
+    The last line that matches a table is the one that counts. `exclude` names columns that stay at the source;
+    `skip` leaves the tables out that an earlier pattern took in.
+    """
 
     name: str
     mode: WriteMode = WriteMode.MIRROR
     deletes: Deletes = Deletes.HARD
     exclude: tuple[str, ...] = ()
+    skip: bool = False
 
     def __post_init__(self) -> None:
         TableName.parse(self.name)

@@ -32,9 +32,15 @@ class SourceError(NeonLakeError):
 
 
 class SourceUnavailable(SourceError):
-    """The server cannot be reached, or the connection was cut."""
+    """The connection to the server was cut."""
 
     transient = True
+
+
+class SourceUnreachable(SourceUnavailable):
+    """No connection comes about: the server is away, or the URL is wrong."""
+
+    exit_code = 2
 
 
 class SourceRefused(SourceError):

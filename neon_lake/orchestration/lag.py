@@ -15,6 +15,8 @@ from neon_lake.config import Orchestration
 from neon_lake.errors import listed
 
 LONGEST_PAUSE: Final = timedelta(minutes=10)
+IDLE: Final = timedelta(hours=1)
+"""WAL that no transaction wrote is asked for after so long: it has to be confirmed to the server, or fills its disk."""
 
 
 class Ending(StrEnum):
@@ -59,10 +61,12 @@ class Memory:
     `asked`: the position that the last request was made for; `settled`: the checkpoint for which it is known that no
     table is behind, or a run was asked for those that are; `waiting_since`: when WAL past checkpoint and `asked` was
     first seen; `failures`: how many runs have failed in a row, `run_id` the last of them; `observed_at`: when lag was
-    last recorded.
+    last recorded; `asked_at` and `writers`: when the last request was made, and which transactions had ended then.
     """
 
     asked: Lsn | None = None
+    asked_at: datetime | None = None
+    writers: str | None = None
     settled: Lsn | None = None
     waiting_since: datetime | None = None
     failures: int = 0
@@ -88,7 +92,7 @@ class Memory:
             data = json.loads(cursor or "{}")
             for key in {"asked", "settled"} & data.keys():
                 data[key] = Lsn.parse(data[key])
-            for key in {"waiting_since", "observed_at"} & data.keys():
+            for key in {"asked_at", "waiting_since", "observed_at"} & data.keys():
                 data[key] = datetime.fromisoformat(data[key])
             return cls(**data)
         except (ValueError, TypeError, AttributeError):
@@ -103,11 +107,15 @@ def _plain(value: object) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """Whether to ask for a run, the reason in words, and the memory to keep."""
+    """Whether to ask for a run, the reason in words, and the memory to keep.
+
+    `by_age` is set when only the age of what waits speaks for a run: it is worth a look at who wrote it.
+    """
 
     ask: bool
     reason: str
     memory: Memory
+    by_age: bool = False
 
 
 def decide(seen: Seen, memory: Memory, settings: Orchestration) -> Decision:
@@ -153,8 +161,22 @@ def _by_lag(seen: Seen, memory: Memory, settings: Orchestration, *, badly: bool)
     if lag >= settings.lag_kb * 1024:
         return _ask(seen, memory, f"{waiting}.")
     if age >= settings.max_age_seconds:
-        return _ask(seen, memory, f"{waiting}, for {age:.0f} s.")
+        return replace(_ask(seen, memory, f"{waiting}, for {age:.0f} s."), by_age=True)
     return Decision(ask=False, reason=f"{waiting}, for {age:.0f} s.", memory=replace(memory, waiting_since=since))
+
+
+def confirmed(decision: Decision, seen: Seen, memory: Memory, writers: str) -> Decision:
+    """A decision to ask, looked at again: a server also writes WAL of its own when nobody does anything.
+
+    `writers` says which transactions have ended by now. When they are those of the last request, what waits by its age
+    alone goes on waiting, for `IDLE` at most. It is looked at again after the same time, because a transaction can be
+    in the WAL shortly before it is seen to have ended.
+    """
+    recently = memory.asked_at is not None and seen.now - memory.asked_at < IDLE
+    if decision.by_age and recently and writers == memory.writers:
+        reason = f"{decision.reason} No transaction wrote it."
+        return Decision(ask=False, reason=reason, memory=replace(memory.after(seen.last), waiting_since=seen.now))
+    return replace(decision, memory=replace(decision.memory, asked_at=seen.now, writers=writers))
 
 
 def _ask(seen: Seen, memory: Memory, reason: str) -> Decision:

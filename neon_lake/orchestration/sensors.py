@@ -12,7 +12,7 @@ from neon_lake.config import Pipeline
 from neon_lake.errors import NeonLakeError
 from neon_lake.lifecycle import State
 from neon_lake.orchestration.hours import Hours, first_hour, newest, recent
-from neon_lake.orchestration.lag import Decision, Ending, LastRun, Memory, Seen, decide
+from neon_lake.orchestration.lag import Decision, Ending, LastRun, Memory, Seen, confirmed, decide
 from neon_lake.orchestration.names import PIPELINE_TAG, STARTED_BY_TAG, Names
 from neon_lake.orchestration.resources import opened
 from neon_lake.orchestration.translator import Translator
@@ -94,7 +94,8 @@ class _Look:
             seen = replace(seen, last=self._last_run())
             if checkpoint is not None and memory.after(seen.last).settled != checkpoint:
                 seen = replace(seen, behind=self._behind())
-        return decide(seen, memory, self._replication.parts.config.orchestration)
+        decision = decide(seen, memory, self._replication.parts.config.orchestration)
+        return confirmed(decision, seen, memory, self._writers()) if decision.ask else decision
 
     def hours(self) -> Hours:
         """The hours that a run of now covers: from that of the last commit in the log on."""
@@ -124,6 +125,12 @@ class _Look:
         if head and slot and not slot.lost and slot.confirmed <= head.end <= self._position:
             return None
         return self._replication.status().slot_problem
+
+    def _writers(self) -> str:
+        """Which transactions have ended, as the server's snapshots tell it."""
+        with self._replication.parts.source.snapshot() as snapshot:
+            visible = snapshot.visible
+        return f"{visible.xmin}:{visible.xmax}:{','.join(map(str, visible.xip))}"
 
     def _behind(self) -> tuple[str, ...]:
         waiting = (State.NEW, State.STALE)

@@ -88,16 +88,13 @@ def failed(parts: Parts, result: TableResult, exc: Exception) -> TableResult:
         return replace(result, error=sentence(exc), transient=True)
     state = after(result.state, happening)
     head = parts.log.head()
-    parts.log.mark(
-        Mark(
-            table=result.table,
-            state=state,
-            reason=sentence(exc),
-            since=datetime.now(UTC),
-            lsn=head.end if head else Lsn(0),
-        )
-    )
+    put_mark(parts, result.table, state, sentence(exc), head.end if head else Lsn(0))
     return replace(result, state=state, error=sentence(exc))
+
+
+def put_mark(parts: Parts, table: TableName, state: State, reason: str, lsn: Lsn) -> None:
+    """Mark a table from now on; a snapshot that is to mend it must be newer than `lsn`."""
+    parts.log.mark(Mark(table=table, state=state, reason=reason, since=datetime.now(UTC), lsn=lsn))
 
 
 def _carry_on(parts: Parts, target: Target, settings: Table, result: TableResult, until: Lsn | None) -> TableResult:

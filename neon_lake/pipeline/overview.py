@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from neon_lake.change import Lsn
-from neon_lake.lifecycle import Mark, state_of
+from neon_lake.lifecycle import Mark, State, state_of
 from neon_lake.pipeline import slots
 from neon_lake.pipeline.parts import Parts
 from neon_lake.pipeline.results import Expired, Status, TableStatus
@@ -16,8 +16,8 @@ from neon_lake.staging.manifest import Manifest
 from neon_lake.staging.retention import expired
 
 
-def status(parts: Parts, relations: Sequence[Relation]) -> Status:
-    """Where the slot, the log and each table stand. Changes nothing."""
+def status(parts: Parts, relations: Sequence[Relation], refused: Mapping[TableName, str]) -> Status:
+    """Where the slot, the log and each table stand; `refused` are tables that cannot be replicated. Changes nothing."""
     parts.log.claim(parts.owner)
     head, slot, position, marks = parts.log.head(), parts.source.slot(), parts.source.position(), parts.log.marks()
     trouble = None if head is None and slot is None else slots.problem(parts, head, slot)
@@ -30,19 +30,24 @@ def status(parts: Parts, relations: Sequence[Relation]) -> Status:
         lag=max(position - head.end, 0) if head else None,
         retained=slot.retained if slot else None,
         last_commit_at=head.transactions.last_commit_at if head else None,
-        tables=tuple(_status(parts, relation.table, head, marks.get(relation.table)) for relation in relations),
+        tables=tuple(
+            _status(parts, name, head, marks.get(name), refused.get(name))
+            for name in [*(relation.table for relation in relations), *refused]
+        ),
     )
 
 
-def _status(parts: Parts, table: TableName, head: Manifest | None, mark: Mark | None) -> TableStatus:
+def _status(
+    parts: Parts, table: TableName, head: Manifest | None, mark: Mark | None, refused: str | None
+) -> TableStatus:
     target = parts.destination.target(table)
     watermark = effective_watermark(parts, table)
     return TableStatus(
         table=table,
-        state=state_of(watermark, mark),
+        state=State.PARKED if refused else state_of(watermark, mark),
         watermark=watermark,
         lag=max(head.end - watermark, 0) if head and watermark is not None else None,
-        reason=mark.reason if mark else None,
+        reason=refused or (mark.reason if mark else None),
         version=target.version if target else None,
     )
 

@@ -19,10 +19,12 @@ from neon_lake.errors import (
     Finding,
     NeonLakeError,
     ParityBroken,
+    SourceRefused,
     StagingUnavailable,
+    TableRefused,
     listed,
 )
-from neon_lake.lifecycle import Event, Mark, State, after, state_of
+from neon_lake.lifecycle import Event, State, after, state_of
 from neon_lake.pipeline import applying, overview, slots, snapshots
 from neon_lake.pipeline.capture import capture
 from neon_lake.pipeline.parity import compare, frontier
@@ -71,7 +73,7 @@ class Replication:
         `tables` restricts snapshot and apply to some tables, and gives parked ones among them another try; capture is
         of the whole slot always. Raises what stops all tables; what stops one is in its result.
         """
-        relations = self._relations(tables)
+        relations, refused = self._tables(tables)
         self._ready()
         for relation in relations if tables else ():
             self._retry(relation.table)
@@ -83,7 +85,7 @@ class Replication:
             outcome = self._prepare(stale)
             captured += capture(self.parts, self.parts.source.position())
             results |= self._apply(stale, outcome, until)
-        return Synced(captured=captured, tables=results)
+        return Synced(captured=captured, tables=results | refused)
 
     def _apply(
         self, relations: Sequence[Relation], outcome: dict[TableName, TableResult], until: Lsn | None
@@ -98,7 +100,9 @@ class Replication:
         parts, failed = self.parts, dict[TableName, TableResult]()
         head, slot = parts.log.head(), parts.source.slot()
         self._check_slot()
-        parts.source.publish([relation.table for relation in parts.source.relations()])
+        if head is None:
+            self._check_source()
+        slots.publish(parts)
 
         def note(relation: Relation, exc: Exception) -> None:
             failed[relation.table] = applying.failed(parts, self._unfinished(relation), exc)
@@ -143,22 +147,16 @@ class Replication:
 
         The old content stays readable until the new one takes its place by one commit.
         """
-        relations = self._relations(tables)
+        relations, _ = self._tables(tables)
         self._ready()
         slots.mend(self.parts)
         head = self.parts.log.head()
         for relation in relations:
-            if (now := self._unfinished(relation)).state is State.NEW:
-                continue
-            mark = Mark(
-                table=relation.table,
-                state=after(now.state, Event.RESYNC_ASKED),
-                reason="A resync was asked for.",
-                since=datetime.now(UTC),
-                lsn=head.end if head else ORIGIN,
-            )
-            self.parts.log.mark(mark)
-        return self.sync(tables and [relation.table for relation in relations])
+            if (now := self._unfinished(relation)).state is not State.NEW:
+                state = after(now.state, Event.RESYNC_ASKED)
+                since = head.end if head else ORIGIN
+                applying.put_mark(self.parts, relation.table, state, "A resync was asked for.", since)
+        return self.sync(tables)
 
     def _retry(self, table: TableName) -> None:
         mark = self.parts.log.marks().get(table)
@@ -167,7 +165,7 @@ class Replication:
 
     def replay(self, table: TableName, since: datetime, until: datetime | None = None) -> TableResult:
         """Apply again what the log has of a table's keys that changed in [since, until): see `replaying.replay`."""
-        relation = self._relations([table])[0]
+        (relation,), _ = self._tables([table])
         self._ready()
         return replay(self.parts, table, self._settings(table).deletes, self._unfinished(relation), since, until)
 
@@ -206,7 +204,7 @@ class Replication:
 
     def _sync_to(self, snapshot: Snapshot, tables: Sequence[TableName]) -> tuple[Synced | None, Lsn]:
         """Sync exactly to what a snapshot shows, and where that is; None when this snapshot is no use."""
-        relations = self._relations(tables)
+        relations, refused = self._tables(tables)
         self._ready()
         if self._prepare_only(relations):
             return None, ORIGIN
@@ -215,7 +213,7 @@ class Replication:
         position = frontier(self.parts, snapshot, names)
         if position is None or any(self._past(name, position) for name in names):
             return None, ORIGIN
-        return Synced(captured=captured, tables=self._apply(relations, {}, position)), position
+        return Synced(captured=captured, tables=self._apply(relations, {}, position) | refused), position
 
     def _prepare_only(self, relations: Sequence[Relation]) -> bool:
         """Make tables ready that are not; True when something had to be done, so that an older snapshot is no use."""
@@ -246,11 +244,12 @@ class Replication:
 
     def status(self, tables: Sequence[TableName] = ()) -> Status:
         """Where the slot, the log and every table stand. Changes nothing."""
-        return overview.status(self.parts, self._relations(tables))
+        relations, refused = self._tables(tables)
+        return overview.status(self.parts, relations, {name: str(result.error) for name, result in refused.items()})
 
     def expire(self, now: datetime | None = None) -> Expired:
         """Remove what is older than `staging.retention_days` and applied to every table, and orphans."""
-        relations = self._relations(())
+        relations, _ = self._tables(())
         self._ready()
         return overview.expire(self.parts, relations, now or datetime.now(UTC))
 
@@ -261,23 +260,43 @@ class Replication:
     # --- what every verb begins with
 
     def relations(self) -> tuple[Relation, ...]:
-        """The pipeline's tables as the source has them now."""
-        return self.parts.source.relations()
+        """The pipeline's tables as the source has them now, without those that cannot be replicated."""
+        return self.parts.source.survey().relations
 
-    def _relations(self, tables: Sequence[TableName]) -> tuple[Relation, ...]:
-        """The named tables, or all. Raises `ConfigError` for one that is not of the pipeline."""
-        found = {relation.table: relation for relation in self.parts.source.relations()}
-        if unknown := [name for name in tables if name not in found]:
+    def _tables(self, tables: Sequence[TableName]) -> tuple[tuple[Relation, ...], dict[TableName, TableResult]]:
+        """The named tables, or all, and a result for each that cannot be replicated.
+
+        Raises `ConfigError` for one that is not of the pipeline; and `TableRefused` for the first that cannot be
+        replicated as long as the pipeline has not begun: later it must not stop the others.
+        """
+        survey = self.parts.source.survey()
+        found = {relation.table: relation for relation in survey.relations}
+        if survey.refused and self.parts.log.head() is None:
+            more = f" ({len(survey.refused) - 1} more tables are refused too.)" if len(survey.refused) > 1 else ""
+            raise TableRefused(next(iter(survey.refused.values())) + more)
+        if unknown := [name for name in tables if name not in found and name not in survey.refused]:
             raise ConfigError(
                 f"{listed(unknown)} is not a table of the pipeline {self.parts.config.name}; "
                 f"its tables are {listed(list(found), most=20)}."
             )
-        return tuple(found[name] for name in (tables or found))
+        names = tables or [*found, *survey.refused]
+        refused = {
+            name: TableResult(table=name, state=State.PARKED, error=survey.refused[name])
+            for name in names
+            if name in survey.refused
+        }
+        return tuple(found[name] for name in names if name in found), refused
 
     def _check_slot(self) -> None:
         """Raise when slot, log and lake do not fit together, so that changes are lost."""
         if trouble := slots.problem(self.parts, self.parts.log.head(), self.parts.source.slot()):
             raise trouble
+
+    def _check_source(self) -> None:
+        """Refuse a source that could not be followed, before anything is made there."""
+        problem = next((finding.problem for finding in self.parts.source.check() if finding.problem), None)
+        if problem:
+            raise SourceRefused(problem)
 
     def _settings(self, table: TableName) -> Table:
         settings = self.parts.config.table(table)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from neon_lake.change import Lsn
 from neon_lake.errors import NeonLakeError, SlotGap, SlotLost, SourceRewound, listed
+from neon_lake.lifecycle import State
+from neon_lake.pipeline.applying import put_mark
 from neon_lake.pipeline.parts import Parts
 from neon_lake.schema import TableName
 from neon_lake.sources.base import Slot
@@ -33,7 +35,7 @@ def problem(parts: Parts, head: Manifest | None, slot: Slot | None) -> NeonLakeE
 
 
 def _without_log(parts: Parts, name: str, slot: Slot | None) -> NeonLakeError | None:
-    if written := [r.table for r in parts.source.relations() if has_watermark(parts, r.table)]:
+    if written := [r.table for r in parts.source.survey().relations if has_watermark(parts, r.table)]:
         return SlotGap(
             f"Staging holds no log, so changes of {listed(written)} since they were last applied are lost; "
             "restore the staging directory, or run neon-lake resync --all."
@@ -41,6 +43,17 @@ def _without_log(parts: Parts, name: str, slot: Slot | None) -> NeonLakeError | 
     if slot and slot.lost:
         return SlotLost(f"The slot {name} can no longer be used ({slot.lost}); run neon-lake resync --all.")
     return None
+
+
+def publish(parts: Parts) -> None:
+    """Publish the pipeline's tables. One that was not published for a while has lost changes: it is marked stale."""
+    wanted = [relation.table for relation in parts.source.survey().relations]
+    marks, head = parts.log.marks(), parts.log.head()
+    for table in set(wanted) - parts.source.published():
+        if has_watermark(parts, table) and table not in marks:
+            reason = "It was not published for a while, so changes of it are lost."
+            put_mark(parts, table, State.STALE, reason, head.end if head else ORIGIN)
+    parts.source.publish(wanted)
 
 
 def has_watermark(parts: Parts, table: TableName) -> bool:
@@ -61,7 +74,7 @@ def mend(parts: Parts) -> None:
     if slot is not None and slot.lost:
         parts.source.drop()
         slot = None
-    parts.source.publish([relation.table for relation in parts.source.relations()])
+    publish(parts)
     if slot is None:
         with parts.source.create_slot() as snapshot:
             _record_gap(parts, start, snapshot.lsn, trouble)

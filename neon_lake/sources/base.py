@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -29,7 +29,8 @@ class Slot:
     """The replication slot as the server sees it.
 
     `confirmed` is the position that the server believes we have; `retained` is how many bytes of WAL it keeps for us;
-    `lost` is the server's reason when the slot is no longer usable; `active_pid` is the connection that streams from it.
+    `lost` is the server's reason when the slot can no longer be used; `active_pid` is the connection that streams from
+    it.
     """
 
     name: str
@@ -52,6 +53,14 @@ class Snapshot:
     lsn: Lsn
     taken_at: datetime
     visible: XidSnapshot
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """The tables that a pipeline asks for: those that can be replicated, and the reason for each that cannot."""
+
+    relations: tuple[Relation, ...]
+    refused: Mapping[TableName, str]
 
 
 class ChangeStream(Protocol):
@@ -77,8 +86,8 @@ class Source(Protocol):
         """Everything about the source that would go wrong later: settings, privileges, tables, keys."""
         ...
 
-    def relations(self) -> tuple[Relation, ...]:
-        """The tables of the pipeline, as they are now. Raises `TableRefused`."""
+    def survey(self) -> Survey:
+        """The tables of the pipeline, as they are now."""
         ...
 
     def position(self) -> Lsn:
@@ -87,6 +96,10 @@ class Source(Protocol):
 
     def slot(self) -> Slot | None:
         """The pipeline's slot, or None when there is none. One cheap query."""
+        ...
+
+    def published(self) -> frozenset[TableName]:
+        """The tables whose every change is being sent. A table that is not in it may lose changes."""
         ...
 
     def publish(self, tables: Sequence[TableName]) -> None:

@@ -304,3 +304,45 @@ def test_drop_leaves_nothing_at_the_source(filled: Lab) -> None:
     filled.replication.drop()
     assert filled.database.query("SELECT count(*) FROM pg_publication") == [(0,)]
     assert filled.replication.status().slot_problem is not None
+
+
+def test_a_table_that_was_not_published_for_a_while_is_snapshotted_anew(filled: Lab) -> None:
+    filled.replication.sync()
+    filled.database.execute("ALTER PUBLICATION neon_lake_lab DROP TABLE a; UPDATE a SET name = 'unseen' WHERE id = 1")
+    result = filled.replication.sync()
+    assert result.ok
+    assert result.tables[A].snapshot_rows == 501
+    filled.assert_equal("public.a", "public.Odd Name")
+
+
+def test_a_publication_that_leaves_out_deletes_is_noticed(filled: Lab) -> None:
+    filled.replication.sync()
+    filled.database.execute("ALTER PUBLICATION neon_lake_lab SET (publish = 'insert'); DELETE FROM a WHERE id = 1")
+    assert filled.replication.sync().ok
+    filled.assert_equal("public.a", "public.Odd Name")
+
+
+def test_a_table_dropped_and_made_again_is_followed(filled: Lab) -> None:
+    filled.replication.sync()
+    filled.database.execute("DROP TABLE a; CREATE TABLE a (id text PRIMARY KEY); INSERT INTO a VALUES ('x')")
+    assert filled.replication.sync().ok
+    filled.assert_equal("public.a", "public.Odd Name")
+
+
+def test_a_table_that_loses_its_key_stops_only_itself(filled: Lab) -> None:
+    filled.replication.sync()
+    filled.database.execute('ALTER TABLE a DROP CONSTRAINT a_pkey; UPDATE "Odd Name" SET doc = \'on\'')
+    result = filled.replication.sync()
+    assert not result.ok
+    assert "has no key" in str(result.tables[A].error)
+    filled.assert_equal("public.Odd Name")
+    assert "has no key" in str({t.table: t.reason for t in filled.replication.status().tables}[A])
+    filled.database.execute("INSERT INTO a (id) VALUES (77777); ALTER TABLE a ADD PRIMARY KEY (id)")
+    assert filled.replication.sync().ok
+    filled.assert_equal("public.a")
+
+
+def test_a_table_can_be_left_out_of_a_pattern(lab: Lab) -> None:
+    lab = replace(lab, tables=("public.*", "{name: public.keyless, skip: true}"))
+    lab.database.execute("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE keyless (id int)")
+    assert list(lab.replication.sync().tables) == [A]

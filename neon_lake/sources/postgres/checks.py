@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from neon_lake.config import Table
 from neon_lake.errors import Finding, SourceError
-from neon_lake.schema import Relation, TableName
-from neon_lake.sources.postgres import selection, slot
+from neon_lake.schema import Relation
+from neon_lake.sources.postgres import publication, selection, slot
 from neon_lake.sources.postgres.connection import Connection, ConnectionSettings
 from neon_lake.sources.postgres.queries import query
 
@@ -46,12 +46,12 @@ def findings(settings: ConnectionSettings, name: str, tables: Sequence[Table]) -
             found += _replication(health, name, has_slot=state is not None)
             if state is not None:
                 found.append(_slot(name, state.lost, state.retained))
-            relations, problems = selection.relations(connection, tables)
-            found += [Finding(subject="table", detail="refused", problem=str(problem)) for problem in problems]
-            published = _published(connection, name)
-            for relation in relations:
+            survey = selection.survey(connection, tables)
+            found += [Finding(subject=str(t), detail="refused", problem=why) for t, why in survey.refused.items()]
+            published = publication.published(connection, name)
+            for relation in survey.relations:
                 found.append(_table(connection, relation, health, is_published=relation.table in published))
-            if not relations and not problems:
+            if not survey.relations and not survey.refused:
                 found.append(
                     Finding(
                         subject="table",
@@ -135,13 +135,6 @@ def _slot(name: str, lost: str | None, retained: int) -> Finding:
         detail=f"{name} holds back {retained / (1 << 20):.1f} MiB of WAL",
         problem=f"The replication slot {name} is lost ({lost}); drop it and resync all tables." if lost else None,
     )
-
-
-def _published(connection: Connection, name: str) -> frozenset[TableName]:
-    row = connection.execute(query("publication"), {"publication": name}).fetchone()
-    if row is None:
-        return frozenset()
-    return frozenset(TableName(*of) for of in connection.execute(query("published"), {"oid": row[0]}))
 
 
 def _table(connection: Connection, relation: Relation, health: _Health, *, is_published: bool) -> Finding:

@@ -13,7 +13,7 @@ import adbc_driver_postgresql.dbapi as adbc
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from neon_lake.errors import SourceError, SourceRefused, SourceUnavailable
+from neon_lake.errors import SourceError, SourceRefused, SourceUnavailable, SourceUnreachable
 
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 
@@ -162,7 +162,9 @@ class ConnectionSettings:
                     f"The role may not stream changes from {self.place()}; run ALTER ROLE … REPLICATION for it."
                 )
             return SourceRefused(f"The source {self.place()} refuses the connection: {said}.")
-        return SourceUnavailable(f"The source {self.place()} cannot be reached: {said}.")
+        return SourceUnreachable(
+            f"The source {self.place()} cannot be reached ({said}); start it, or correct source.url."
+        )
 
     def _without_password(self, text: str) -> str:
         password = self.parameters().get("password")

@@ -13,6 +13,14 @@ from neon_lake.sources.postgres.connection import Connection
 from neon_lake.sources.postgres.queries import query
 
 
+def published(connection: Connection, name: str) -> frozenset[TableName]:
+    """The tables in the publication; none when it is missing, or was altered to leave out kinds of changes."""
+    row = connection.execute(query("publication"), {"publication": name}).fetchone()
+    if row is None or not row[1]:
+        return frozenset()
+    return frozenset(TableName(*of) for of in connection.execute(query("published"), {"oid": row[0]}))
+
+
 def publish(connection: Connection, name: str, tables: Sequence[TableName]) -> None:
     """Make the publication hold exactly `tables`; touches nothing that is right already, so that no right is needed.
 

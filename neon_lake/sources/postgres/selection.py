@@ -7,8 +7,9 @@ from typing import Final
 
 from neon_lake.change import RESERVED
 from neon_lake.config import Table
-from neon_lake.errors import SourceError, TableRefused, listed
+from neon_lake.errors import TableRefused, listed
 from neon_lake.schema import Relation, ReplicaIdentity, TableName
+from neon_lake.sources.base import Survey
 from neon_lake.sources.postgres import catalog
 from neon_lake.sources.postgres.catalog import ColumnFacts, TableFacts, TypeFacts
 from neon_lake.sources.postgres.connection import Connection
@@ -18,14 +19,15 @@ _KINDS: Final = {"v": "a view", "m": "a materialized view", "f": "a foreign tabl
 
 def line_of(tables: Sequence[Table], name: TableName) -> Table | None:
     """What the pipeline says of a table: the last line that matches, or None when it does not want the table."""
-    return next((line for line in reversed(tables) if line.matches(name)), None)
+    line = next((line for line in reversed(tables) if line.matches(name)), None)
+    return None if line is None or line.skip else line
 
 
-def relations(connection: Connection, tables: Sequence[Table]) -> tuple[tuple[Relation, ...], tuple[TableRefused, ...]]:
+def survey(connection: Connection, tables: Sequence[Table]) -> Survey:
     """The pipeline's tables as they are now, by name, and what is wrong with those that cannot be replicated."""
-    problems: list[TableRefused] = []
+    refused: dict[TableName, str] = {}
     present = {facts.table: facts for facts in catalog.tables(connection)}
-    chosen = list(_chosen(tables, present, problems))
+    chosen = list(_chosen(tables, present, refused))
     columns = catalog.columns(connection, [facts.oid for facts, _ in chosen])
     types = catalog.types(connection, {column.type_oid for of in columns.values() for column in of})
     found = []
@@ -33,20 +35,20 @@ def relations(connection: Connection, tables: Sequence[Table]) -> tuple[tuple[Re
         try:
             found.append(_relation(facts, line, columns[facts.oid], types))
         except TableRefused as problem:
-            problems.append(problem)
-    return tuple(found), tuple(problems)
+            refused[facts.table] = str(problem)
+    return Survey(relations=tuple(found), refused=refused)
 
 
 def _chosen(
-    tables: Sequence[Table], present: dict[TableName, TableFacts], problems: list[TableRefused]
+    tables: Sequence[Table], present: dict[TableName, TableFacts], refused: dict[TableName, str]
 ) -> Iterator[tuple[TableFacts, Table]]:
     """The tables that a line names, and those that match a pattern and can be replicated in principle."""
-    named = [TableName.parse(line.name) for line in tables if not line.is_pattern]
+    named = [TableName.parse(line.name) for line in tables if not line.is_pattern and not line.skip]
     for name in dict.fromkeys(named):
         if name not in present:
-            problems.append(TableRefused(f"The table {name} does not exist at the source; correct or remove its line."))
+            refused[name] = f"The table {name} does not exist at the source; correct or remove its line."
         elif obstacle := _obstacle(present[name]):
-            problems.append(TableRefused(f"The table {name} cannot be replicated: {obstacle}."))
+            refused[name] = f"The table {name} cannot be replicated: {obstacle}."
     for name, facts in present.items():
         line = line_of(tables, name)
         if line is not None and not _obstacle(facts) and (name in named or not facts.of_extension):
@@ -70,14 +72,14 @@ def _relation(facts: TableFacts, line: Table, columns: Sequence[ColumnFacts], ty
     if facts.identity is ReplicaIdentity.NOTHING:
         raise TableRefused(
             f"The table {name} has REPLICA IDENTITY NOTHING, so that its updates and deletes cannot be followed; "
-            f"run ALTER TABLE {name.sql} REPLICA IDENTITY DEFAULT, or leave the table out."
+            f"run ALTER TABLE {name.sql} REPLICA IDENTITY DEFAULT, or leave it out with skip: true."
         )
     key = [column.name for column in columns if column.key]
     if not key:
         raise TableRefused(
             f"The table {name} has no key; add a primary key, or run "
             f"ALTER TABLE {name.sql} REPLICA IDENTITY USING INDEX with a unique index over NOT NULL columns, "
-            "or leave the table out."
+            "or leave it out with skip: true."
         )
     unknown = sorted(left_out - {column.name for column in columns})
     if unknown and not line.is_pattern:
@@ -103,10 +105,3 @@ def _relation(facts: TableFacts, line: Table, columns: Sequence[ColumnFacts], ty
         identity=facts.identity,
         comment=facts.comment,
     )
-
-
-def refuse(problems: Sequence[SourceError]) -> None:
-    """Raise the first problem, and say how many more there are."""
-    if problems:
-        more = f" ({len(problems) - 1} more tables are refused too.)" if len(problems) > 1 else ""
-        raise type(problems[0])(f"{problems[0]}{more}")

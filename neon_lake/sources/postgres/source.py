@@ -14,7 +14,7 @@ from neon_lake.config import Pipeline, Table
 from neon_lake.errors import Finding
 from neon_lake.failpoints import failpoint
 from neon_lake.schema import Relation, TableName
-from neon_lake.sources.base import ChangeStream, Slot, Snapshot, SourceIdentity
+from neon_lake.sources.base import ChangeStream, Slot, Snapshot, SourceIdentity, Survey
 from neon_lake.sources.postgres import catalog, checks, publication, selection, slot, snapshots, stream
 from neon_lake.sources.postgres.connection import Connection, ConnectionSettings
 from neon_lake.sources.postgres.messages import RelationMessage
@@ -54,12 +54,10 @@ class PostgresSource:
         """Everything about the source that would go wrong later."""
         return checks.findings(self._settings, self._name, self._tables)
 
-    def relations(self) -> tuple[Relation, ...]:
-        """The pipeline's tables as they are now, by name. Raises `TableRefused`."""
+    def survey(self) -> Survey:
+        """The pipeline's tables as they are now."""
         with self._settings.connect() as connection:
-            found, problems = selection.relations(connection, self._tables)
-        selection.refuse(problems)
-        return found
+            return selection.survey(connection, self._tables)
 
     def position(self) -> Lsn:
         """The end of the flushed WAL."""
@@ -72,6 +70,11 @@ class PostgresSource:
         """The pipeline's slot, or None."""
         with self._settings.connect() as connection:
             return slot.inspect(connection, self._name)
+
+    def published(self) -> frozenset[TableName]:
+        """The tables whose every change is being sent."""
+        with self._settings.connect() as connection:
+            return publication.published(connection, self._name)
 
     def publish(self, tables: Sequence[TableName]) -> None:
         """Make the publication hold exactly these tables."""
