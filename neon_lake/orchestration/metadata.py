@@ -17,7 +17,8 @@ def of_table(outcome: Outcome, translator: Translator, now: datetime) -> dict[st
     """Metadata of a table's materialization.
 
     `lag_seconds`: from the newest commit that this run brought to the moment it was in the lake; 0 when nothing waited.
-    `lag_bytes`: WAL that the source had written since.
+    `lag_bytes`: WAL that the source had written since. Columns and lineage are said again when rows were written, as
+    they may be others than when the definitions were loaded.
     """
     result = outcome.result
     found: dict[str, Any] = {
@@ -40,7 +41,7 @@ def of_table(outcome: Outcome, translator: Translator, now: datetime) -> dict[st
         found["lsn_from"], found["lsn_to"] = str(first), str(result.watermark)
     if (version := _version(outcome)) is not None:
         found["delta_version"] = version
-    if result.relation is not None:
+    if result.relation is not None and outcome.moved:
         found["dagster/column_schema"] = translator.columns(result.relation)
         found["dagster/column_lineage"] = translator.lineage(result.relation)
     return found

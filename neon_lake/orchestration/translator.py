@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import dagster as dg
 import pyarrow as pa
@@ -67,7 +68,8 @@ class Translator:
 
     def source_spec(self, relation: Relation) -> dg.AssetSpec:
         """The table at the source, which is not ours to make."""
-        metadata: dict[str, Any] = {"dagster/table_name": str(relation.table)}
+        database = unquote(urlsplit(self.config.source.url).path.lstrip("/"))
+        metadata: dict[str, Any] = {"dagster/table_name": f"{database}.{relation.table}".lstrip(".")}
         if relation.columns:
             metadata["dagster/column_schema"] = source_columns(relation)
         return dg.AssetSpec(
