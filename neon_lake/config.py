@@ -143,6 +143,12 @@ class Orchestration:
     sensor_on: bool = True
 
 
+def _slot_safe(name: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name):
+        raise ValueError("must begin with a letter and hold at most 40 lower-case letters, digits and _")
+    return name
+
+
 def _entry(value: object) -> object:
     return {"name": value} if isinstance(value, str) else value
 
@@ -151,7 +157,7 @@ def _entry(value: object) -> object:
 class Pipeline:
     """One source database, one slot, one change log, one lake. `pipeline` in the file is `name` here."""
 
-    name: Annotated[str, Field(alias="pipeline", pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+    name: Annotated[str, Field(alias="pipeline"), AfterValidator(_slot_safe)]
     source: SourceConfig
     staging: StagingConfig
     destination: DestinationConfig
@@ -253,7 +259,9 @@ def _expanded(node: yaml.ScalarNode, env: Mapping[str, str]) -> str:
 
 def _sentence(error: ValidationError, path: Path, lines: Mapping[tuple[str | int, ...], int]) -> str:
     """One sentence for the first mistake; pydantic's own text would show the value, which may be a secret."""
-    first = error.errors(include_input=False, include_url=False)[0]
+    mistakes = error.errors(include_input=False, include_url=False)
+    # a misspelt key is also a missing one; the first says more
+    first = min(mistakes, key=lambda mistake: mistake["type"] != "unexpected_keyword_argument")
     loc = tuple(part for part in first["loc"])
     line = next((lines[loc[:n]] for n in range(len(loc), -1, -1) if loc[:n] in lines), 1)
     where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in loc).lstrip(".")
