@@ -135,6 +135,7 @@ def findings(found: Sequence[Finding]) -> Table:
 def expired(result: Expired) -> str:
     """What retention removed."""
     return (
-        f"removed {result.manifests:,} manifests, {result.segments:,} segments and {result.orphans:,} orphans; "
+        f"removed {result.manifests:,} manifests, {result.segments:,} segments and {result.orphans:,} orphans, "
+        f"and {result.files:,} old files of Delta tables; "
         f"the log begins at {result.kept_from or 'nothing'}"
     )

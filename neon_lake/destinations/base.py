@@ -67,6 +67,10 @@ class Destination(Protocol):
         """The rows whose key is in `keys`: key columns and those of `columns` that the table has (others null)."""
         ...
 
+    def remove_old_files(self, target: Target) -> int:
+        """Delete the files that only versions older than the table's own retention need; gives how many."""
+        ...
+
     def count(self, target: Target) -> int:
         """How many rows the table has; soft-deleted ones are not counted."""
         ...

@@ -66,7 +66,7 @@ def effective_watermark(parts: Parts, table: TableName) -> Lsn | None:
 
 
 def expire(parts: Parts, relations: Sequence[Relation], now: datetime) -> Expired:
-    """Remove what is older than `staging.retention_days` and applied to every table, and orphans."""
+    """Remove what is older than `staging.retention_days` and applied to every table, orphans, and old table files."""
     watermarks = [effective_watermark(parts, relation.table) or ORIGIN for relation in relations]
     chain = tuple(parts.log.manifests())
     choice = expired(
@@ -78,7 +78,9 @@ def expire(parts: Parts, relations: Sequence[Relation], now: datetime) -> Expire
         now=now,
     )
     parts.log.remove(choice)
+    targets = [parts.destination.target(relation.table) for relation in relations]
     return Expired(
+        files=sum(parts.destination.remove_old_files(target) for target in targets if target and target.watermark),
         manifests=len(choice.manifests),
         segments=len(choice.segments),
         orphans=len(choice.orphans),

@@ -252,11 +252,12 @@ class Status:
 
 @dataclass(frozen=True, kw_only=True)
 class Expired:
-    """What retention removed."""
+    """What retention removed: of the log, and files of Delta tables that no recent version needs."""
 
     manifests: int
     segments: int
     orphans: int
+    files: int
     kept_from: Lsn | None
 
     def to_json(self) -> dict[str, Any]:
@@ -265,5 +266,6 @@ class Expired:
             "manifests": self.manifests,
             "segments": self.segments,
             "orphans": self.orphans,
+            "files": self.files,
             "kept_from": str(self.kept_from) if self.kept_from is not None else None,
         }

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import deltalake
 import pyarrow as pa
 import pytest
 
@@ -195,3 +196,18 @@ def test_lookup_finds_keys_of_text_and_bytes_in_what_a_merge_wrote(
 
 def test_a_destination_that_can_be_written_has_no_problem(destination: Destination) -> None:
     assert destination.check().problem is None
+
+
+def test_small_files_are_joined_and_nothing_else_changes(destination: Destination) -> None:
+    target = made(destination, 0)
+    for n in range(1, 101):
+        target = destination.merge(target, rows().schema, plan(rows(n), only_new=True), Lsn(10 + n))
+    assert isinstance(destination, DeltaDestination)
+    assert len(deltalake.DeltaTable(destination.path(TABLE)).file_uris()) == 1
+    assert target == destination.target(TABLE)
+    assert target.watermark == Lsn(110)
+    assert target.key == (KEY,)
+    assert ids(destination, target) == list(range(101))
+    assert destination.remove_old_files(target) == 0
+    after = destination.merge(target, rows().schema, plan(rows(500), 3), Lsn(200))
+    assert destination.count(after) == 101

@@ -59,7 +59,7 @@ def test_verify_status_expire_and_drop(lab: Lab, file: Path) -> None:
         "retained_bytes": status["slot"]["retained_bytes"],
     }
     assert status["tables"]["public.a"]["state"] == "live"
-    assert data(file, "expire") == {"manifests": 0, "segments": 0, "orphans": 0, "kept_from": "0/0"}
+    assert data(file, "expire") == {"manifests": 0, "segments": 0, "orphans": 0, "files": 0, "kept_from": "0/0"}
     assert data(file, "drop") == {"dropped": "neon_lake_lab"}
     assert lab.database.query("SELECT count(*) FROM pg_replication_slots WHERE database = current_database()") == [(0,)]
 

@@ -22,7 +22,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from neon_lake.apply.plan import MergePlan
 from neon_lake.change import DELETED_AT, Lsn
 from neon_lake.destinations.base import Target
-from neon_lake.destinations.delta import merging
+from neon_lake.destinations.delta import merging, upkeep
 from neon_lake.errors import DestinationConflict, DestinationError, DestinationUnavailable, Finding
 from neon_lake.failpoints import failpoint
 from neon_lake.schema import TableName
@@ -73,7 +73,8 @@ class DeltaDestination:
                 schema_mode="overwrite" if old else None,
                 commit_properties=self._watermark(table, watermark),
             )
-            return self._committed(table)
+            failpoint("apply.after-commit")
+            return self._target(table, DeltaTable(self.path(table)))
 
     def merge(self, old: Target, schema: pa.Schema, plan: MergePlan, watermark: Lsn) -> Target:
         """See `Destination.merge`."""
@@ -87,7 +88,10 @@ class DeltaDestination:
             if DeltaTable(self.path(old.table)).version() == version:
                 # delta-rs makes no commit of a merge that finds nothing to do
                 delta.create_write_transaction([], "append", delta.schema(), commit_properties=properties)
-            return self._committed(old.table)
+            failpoint("apply.after-commit")
+            delta = DeltaTable(self.path(old.table))
+            upkeep.join_small_files(delta)
+            return self._target(old.table, delta)
 
     def lookup(self, target: Target, keys: pa.Table, columns: Sequence[str]) -> pa.Table:
         """See `Destination.lookup`. Reads the files whose key range meets that of `keys`, batch by batch."""
@@ -111,6 +115,11 @@ class DeltaDestination:
             if name not in present:
                 table = table.append_column(name, pa.nulls(len(table)))
         return table
+
+    def remove_old_files(self, target: Target) -> int:
+        """See `Destination.remove_old_files`."""
+        with self._translated(target.table):
+            return upkeep.remove_old_files(DeltaTable(self.path(target.table)))
 
     def count(self, target: Target) -> int:
         """See `Destination.count`."""
@@ -165,10 +174,6 @@ class DeltaDestination:
             schema=pa.schema(delta.schema().to_arrow()),
             watermark=None if version is None else Lsn(version),
         )
-
-    def _committed(self, table: TableName) -> Target:
-        failpoint("apply.after-commit")
-        return self._target(table, DeltaTable(self.path(table)))
 
     @contextmanager
     def _translated(self, table: TableName) -> Iterator[None]:
