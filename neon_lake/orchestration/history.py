@@ -17,9 +17,13 @@ from neon_lake.schema import TableName
 
 @dataclass(frozen=True, kw_only=True)
 class Materialized:
-    """A table came along in a run: when Dagster was told, and the metadata by name (numbers and text as they are)."""
+    """A table came along in a step of a run: when Dagster was told, and the metadata by name.
+
+    Of a step that brings changes of several hours there is one per hour, with the changes of that hour.
+    """
 
     table: TableName
+    step: str
     at: datetime
     metadata: Mapping[str, Any]
 
@@ -100,7 +104,9 @@ class History:
                     made = event.step_materialization_data.materialization
                     if table := self._tables.get(made.asset_key):
                         at = datetime.fromtimestamp(entry.timestamp, UTC)
-                        materialized.append(Materialized(table=table, at=at, metadata=_plain(made.metadata)))
+                        materialized.append(
+                            Materialized(table=table, step=event.step_key or "", at=at, metadata=_plain(made.metadata))
+                        )
                 case dg.DagsterEventType.ASSET_CHECK_EVALUATION:
                     found = event.asset_check_evaluation_data
                     if table := self._tables.get(found.asset_key):

@@ -1,0 +1,81 @@
+"""Child processes of the demonstration: each with a log file, a process group of its own, and its parent's fate."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from neon_lake.demo.cluster import die_with
+from neon_lake.errors import NeonLakeError
+
+_SECONDS: Final = 15.0
+"""How long each of the ways to end a child is given."""
+
+
+class ChildDied(NeonLakeError):
+    """A process that the demonstration needs has ended by itself."""
+
+
+class Child:
+    """A running program. A context manager: it ends, with everything that it started, when the context does.
+
+    Attributes:
+        name: what it is called in messages.
+        log: the file with all its output.
+    """
+
+    def __init__(self, name: str, command: Sequence[str], *, log: Path, env: Mapping[str, str], cwd: Path) -> None:
+        self.name, self.log = name, log
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=dict(env),
+                cwd=cwd,
+                # A Ctrl-C at the terminal is ours to pass on, in the right order; and the group ends as a whole.
+                start_new_session=True,
+                preexec_fn=die_with(os.getpid()),  # noqa: PLW1509 (no other thread holds a lock that this needs)
+            )
+
+    def ensure_alive(self) -> None:
+        """Raise `ChildDied`, with its last line of output, when it has ended."""
+        if (code := self._process.poll()) is not None:
+            lines = self.log.read_text("utf-8", errors="replace").strip().splitlines() or ["it said nothing"]
+            raise ChildDied(f"{self.name} ended with exit code {code}: {lines[-1]} (all of it: {self.log})")
+
+    def wait(self, seconds: float) -> int:
+        """Wait for it to end by itself; gives its exit code. Raises `ChildDied` when it takes longer."""
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise ChildDied(f"{self.name} did not end within {seconds:.0f} s; its log is {self.log}") from None
+
+    def stop(self) -> None:
+        """End it as Ctrl-C would, then harder, and then whatever is left of its process group. Idempotent."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if self._process.poll() is not None:
+                break
+            self._process.send_signal(number)
+            try:
+                self._process.wait(_SECONDS)
+            except subprocess.TimeoutExpired:
+                continue
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()

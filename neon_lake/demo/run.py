@@ -1,0 +1,277 @@
+"""The demonstration: an embedded Postgres, a workload that never stops, and real Dagster runs that follow it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+import sys
+import sysconfig
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+import psycopg
+from rich.console import Console
+
+from neon_lake.config import load
+from neon_lake.demo import report, shop
+from neon_lake.demo.children import Child
+from neon_lake.demo.embedded import EmbeddedPostgres
+from neon_lake.demo.narrator import Narrator, Step
+from neon_lake.demo.place import Place, free_port
+from neon_lake.demo.workload import Workload
+from neon_lake.errors import NeonLakeError
+from neon_lake.orchestration.history import History, Run
+from neon_lake.orchestration.names import Names
+from neon_lake.schema import TableName
+
+TABLES: Final = tuple(TableName("public", name) for name in shop.TABLES)
+PATIENCE: Final = 120.0
+"""Seconds that any one step may take, on a slow machine too."""
+
+_SETTINGS: Final = {
+    # Nothing of this database outlives the demonstration.
+    "fsync": "off",
+    "full_page_writes": "off",
+    "max_wal_size": "2GB",
+}
+
+
+class DemoFailed(NeonLakeError):
+    """The demonstration came to no end, or a run of it failed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How large the demonstration is: rows (1: 240,000), transactions per second, micro-batches before the check."""
+
+    scale: float = 1.0
+    rate: float = 100.0
+    batches: int = 2
+
+
+def run_demo(*, ui: bool, as_json: bool, size: Size | None = None) -> int:
+    """Run it and print the report on stdout, progress on stderr; gives the exit code.
+
+    0 when every table's counts and contents were equal while the workload was running, else 1. With `ui` it all goes
+    on after the report, with Dagster's pages, until Ctrl-C. Raises `DemoFailed` and what its parts raise.
+    """
+    narrator = Narrator(Console(stderr=True, highlight=False))
+    size = size or (Size(rate=30) if ui else Size())
+    root = Path(tempfile.mkdtemp(prefix="neon-lake-demo-"))
+    try:
+        with _terminable():
+            code = _Demo(narrator, Place(root=root), size, ui=ui).run(as_json=as_json)
+    except NeonLakeError:
+        narrator.say(f"What Dagster's programs said is kept in {root}")
+        raise
+    except KeyboardInterrupt:
+        narrator.say("Stopped.")
+        code = 130
+    shutil.rmtree(root)
+    return code
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end the context as Ctrl-C does, so that everything is cleaned up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Demo:
+    def __init__(self, narrator: Narrator, place: Place, size: Size, *, ui: bool) -> None:
+        self.narrator, self.place, self.size, self.ui = narrator, place, size, ui
+        self.began = time.monotonic()
+        self._children: list[Child] = []
+
+    def run(self, *, as_json: bool) -> int:
+        with ExitStack() as stack:
+            server = self._postgres(stack)
+            address = self._dagster(stack, server.url())
+            workload = stack.enter_context(Workload(server.url(), rate=self.size.rate))
+            history = stack.enter_context(History(self.place.dagster_home, load(self.place.pipeline_file), TABLES))
+            self._follow(history, workload)
+            verified = self._verify(history, workload)
+            found = report.compose(
+                TABLES, history.runs(), verified, workload=workload.done, seconds=time.monotonic() - self.began
+            )
+            self._print(found, as_json=as_json)
+            if self.ui:
+                self._stay(workload, address)
+        return 0 if found.ok else 1
+
+    # --- what it consists of
+
+    def _postgres(self, stack: ExitStack) -> EmbeddedPostgres:
+        with self.narrator.step("Starting Postgres") as step:
+            server = stack.enter_context(EmbeddedPostgres.start(settings=_SETTINGS))
+            step.tell(f"Postgres {server.major} on port {server.port}")
+        titles = [title for title, _ in shop.steps()]
+        with (
+            self.narrator.step("Filling the shop", total=len(titles)) as step,
+            psycopg.connect(server.url(), autocommit=True) as connection,
+        ):
+
+            def told(title: str) -> None:
+                step.tell(title)
+                step.reach(titles.index(title))
+
+            rows = shop.load(connection, scale=self.size.scale, progress=told)
+            step.tell(f"{rows:,} rows in {len(TABLES)} tables")
+        return server
+
+    def _dagster(self, stack: ExitStack, url: str) -> str:
+        """Start code location, daemon and, if asked for, the pages; gives the pages' address."""
+        code_port = free_port()
+        self.place.furnish(url, code_port=code_port, hurry=not self.ui)
+        with self.narrator.step("Starting Dagster") as step:
+            step.tell("code location")
+            serve = ("-m", "neon_lake.definitions", "--host", "127.0.0.1", "--port", str(code_port))
+            self._start(stack, "dagster", "api", "grpc", *serve, "--location-name", "neon_lake")
+            self._await(step, "The code location", lambda: _answers(code_port))
+            workspace = ("--workspace", str(self.place.workspace_file))
+            self._start(stack, "dagster-daemon", "run", *workspace)
+            if not self.ui:
+                step.tell("daemon, which looks at the slot every 5 s")
+                return ""
+            port = free_port(3000)
+            self._start(stack, "dagster-webserver", "--host", "127.0.0.1", "--port", str(port), *workspace)
+            step.tell("web pages")
+            self._await(step, "Dagster's web server", lambda: _answers(port))
+            step.tell(f"daemon, and its pages at http://127.0.0.1:{port}")
+            return f"http://127.0.0.1:{port}"
+
+    def _start(self, stack: ExitStack, program: str, *arguments: str) -> Child:
+        command = (str(Path(sysconfig.get_path("scripts")) / program), *arguments)
+        log = self.place.log(program if program != "dagster" else f"dagster-{arguments[0]}")
+        child = Child(program, command, log=log, env=self.place.environment(), cwd=self.place.root)
+        self._children.append(stack.enter_context(child))
+        return child
+
+    # --- what happens
+
+    def _follow(self, history: History, workload: Workload) -> None:
+        """Wait for the first snapshot, and for micro-batches that bring changes of every table."""
+        with self.narrator.step("First snapshot", total=len(TABLES)) as step:
+
+            def landed() -> bool:
+                tables = sum((self.place.lake / name.path / "_delta_log").is_dir() for name in TABLES)
+                step.reach(tables)
+                step.tell(f"{tables} of {len(TABLES)} tables, {workload.done.committed:,} transactions meanwhile")
+                return any(made.metadata.get("snapshot_rows") for run in _good(history) for made in run.materialized)
+
+            self._await(step, "The first snapshot", landed)
+            rows = sum(int(m.metadata.get("snapshot_rows", 0)) for run in history.runs() for m in run.materialized)
+            step.tell(f"{rows:,} rows in the lake")
+        with self.narrator.step("Micro-batches", total=self.size.batches) as step:
+
+            def enough() -> bool:
+                batches, changes = _progress(_good(history))
+                step.reach(batches)
+                step.tell(f"{batches} with changes of every table, {changes:,} changes")
+                return batches >= self.size.batches
+
+            self._await(step, "The micro-batches", enough)
+
+    def _verify(self, history: History, workload: Workload) -> Run:
+        """Have Dagster compare every row of every table, while the workload goes on."""
+        with self.narrator.step("Comparing every row") as step, ExitStack() as stack:
+            before, run_id = workload.done.committed, str(uuid.uuid4())
+            job = ("-j", Names(pipeline="shop").verify, "--run-id", run_id)
+            launch = self._start(stack, "dagster", "job", "launch", "-w", str(self.place.workspace_file), *job)
+            self._children.remove(launch)
+            if launch.wait(PATIENCE):
+                launch.ensure_alive()
+            found: list[Run] = []
+
+            def ended() -> bool:
+                found[:] = [run for run in history.runs() if run.id == run_id]
+                step.tell(f"{workload.done.committed - before:,} transactions meanwhile")
+                return bool(found)
+
+            self._await(step, "The comparison", ended)
+        (run,) = found
+        if not run.checked:
+            raise DemoFailed(f"The run that compares source and lake failed: {_why([run])}")
+        return run
+
+    def _stay(self, workload: Workload, address: str) -> None:
+        self.narrator.say(
+            f"\nEverything goes on: Dagster's pages are at [bold]{address}[/], the lake is in {self.place.lake}\n"
+            "Ctrl-C ends it."
+        )
+        try:
+            while True:
+                self._ensure_alive(workload)
+                time.sleep(1)
+        except KeyboardInterrupt:
+            self.narrator.say("Stopping …")
+
+    def _print(self, found: report.Report, *, as_json: bool) -> None:
+        if as_json:
+            sys.stdout.write(json.dumps(found.to_json(), indent=2) + "\n")
+        else:
+            Console(file=sys.stdout, highlight=False).print(report.shown(found))
+        sys.stdout.flush()
+
+    # --- waiting
+
+    def _await(self, step: Step, what: str, ready: Callable[[], bool]) -> None:
+        """Look again and again until it is ready. Raises `ChildDied`, `WorkloadFailed`, and `DemoFailed` when late."""
+        deadline = time.monotonic() + PATIENCE
+        while not ready():
+            for child in self._children:
+                child.ensure_alive()
+            if time.monotonic() > deadline:
+                raise DemoFailed(f"{what} took longer than {PATIENCE:.0f} s ({step.detail or 'nothing happened'}).")
+            time.sleep(0.1)
+
+    def _ensure_alive(self, workload: Workload) -> None:
+        for child in self._children:
+            child.ensure_alive()
+        _ = workload.done
+
+
+def _good(history: History) -> Sequence[Run]:
+    """The runs so far. Raises `DemoFailed` when one failed."""
+    runs = history.runs()
+    if failed := [run for run in runs if not run.succeeded]:
+        raise DemoFailed(f"A Dagster run failed: {_why(failed)}")
+    return runs
+
+
+def _why(runs: Sequence[Run]) -> str:
+    return next((error for run in runs for error in run.errors), "it gave no reason")
+
+
+def _progress(runs: Sequence[Run]) -> tuple[int, int]:
+    """How many micro-batches brought changes of every table, by the table that has fewest; and changes in all."""
+    made = [m for run in runs for m in run.materialized if not m.metadata.get("snapshot_rows")]
+    per_table = {table: sum(1 for m in made if m.table == table and report.changes_of(m)) for table in TABLES}
+    return min(per_table.values()), sum(report.changes_of(m) for m in made)
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
