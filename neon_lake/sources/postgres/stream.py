@@ -14,7 +14,15 @@ from typing import Final
 import psycopg
 
 from neon_lake.change import Lsn, Piece
-from neon_lake.errors import NeonLakeError, SlotGap, SlotInUse, SlotLost, SourceRewound, SourceUnavailable
+from neon_lake.errors import (
+    NeonLakeError,
+    SlotGap,
+    SlotInUse,
+    SlotLost,
+    SourceRefused,
+    SourceRewound,
+    SourceUnavailable,
+)
 from neon_lake.sources.postgres import slot, walsender
 from neon_lake.sources.postgres.channel import Channel
 from neon_lake.sources.postgres.connection import Connection, ConnectionSettings
@@ -74,7 +82,6 @@ class _Reader(threading.Thread):
         self,
         connection: Connection,
         slot_name: str,
-        position: Lsn,
         *,
         drains: bool,
         idle: Callable[[], bool],
@@ -83,8 +90,8 @@ class _Reader(threading.Thread):
         self.chunks: Channel[_Chunk] = Channel(_WAITING)
         self._connection, self._pgconn, self._slot = connection, connection.pgconn, slot_name
         self._drains, self._idle = drains, idle
-        self._confirmed = position
-        self._sent = Lsn(0)
+        # Position 0 in a status tells the server nothing.
+        self._confirmed = self._sent = Lsn(0)
         self._stopping = False
         self._asked = False
         self._proofs = 0
@@ -292,12 +299,10 @@ def opened(
     until: Lsn | None,
 ) -> Iterator[PostgresStream]:
     """Stream from `start`. Raises `SlotInUse`, `SlotLost`, `SlotGap` and `SourceRewound`."""
-    _wait_until_free(settings, slot_name, start)
+    _wait_until_ready(settings, slot_name, publication, start)
     with settings.replicate() as connection:
         _start(connection, slot_name, publication, start)
-        reader = _Reader(
-            connection, slot_name, start, drains=until is not None, idle=lambda: _is_idle(settings, slot_name)
-        )
+        reader = _Reader(connection, slot_name, drains=until is not None, idle=lambda: _is_idle(settings, slot_name))
         stream = PostgresStream(reader, Decoder(describe), start, until)
         stream.begin()
         try:
@@ -306,7 +311,7 @@ def opened(
             stream.end()
 
 
-def _wait_until_free(settings: ConnectionSettings, name: str, start: Lsn) -> None:
+def _wait_until_ready(settings: ConnectionSettings, name: str, publication: str, start: Lsn) -> None:
     """Refuse a slot that cannot give what commits from `start` on; wait a little for one that is in use."""
     deadline = time.monotonic() + _PATIENCE
     with settings.connect() as connection:
@@ -330,13 +335,16 @@ def _wait_until_free(settings: ConnectionSettings, name: str, start: Lsn) -> Non
                     "restored or is another server; use a new staging directory and resync all tables."
                 )
             if state.active_pid is None:
-                return
+                break
             if time.monotonic() > deadline:
                 raise SlotInUse(
                     f"The replication slot {name} is in use by process {state.active_pid} of the server; "
                     "stop the other sync, or wait for it."
                 )
             time.sleep(0.1)
+        # From version 18 on, the server passes over a publication that is missing, and over all changes with it.
+        if connection.execute(query("publication"), {"publication": publication}).fetchone() is None:
+            raise SourceRefused(f"The publication {publication} is gone; run neon-lake sync, which creates it again.")
 
 
 def _start(connection: Connection, slot_name: str, publication: str, position: Lsn) -> None:
