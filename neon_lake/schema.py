@@ -20,6 +20,9 @@ SOURCE_TYPE: Final = b"neon_lake.source_type"
 KEY: Final = b"neon_lake.key"
 """Field metadata of the columns that the lake merges by."""
 
+EXCLUDED: Final = b"neon_lake.excluded"
+"""Field metadata of a target's `_lsn`: a JSON list of the columns that were left at the source."""
+
 
 @dataclass(frozen=True, order=True)
 class TableName:
@@ -147,6 +150,11 @@ class Difference:
     added: tuple[Column, ...]
     removed: tuple[str, ...]
     changed: tuple[str, ...]
+
+    @property
+    def none(self) -> bool:
+        """Whether the two are the same."""
+        return not (self.added or self.removed or self.changed)
 
     @property
     def obstacle(self) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,7 +11,7 @@ import pyarrow as pa
 
 from neon_lake.change import COMMITTED_AT, DELETED_AT, LSN, TIMESTAMP, Lsn
 from neon_lake.config import Deletes
-from neon_lake.schema import RESCUED, Relation
+from neon_lake.schema import EXCLUDED, RESCUED, Relation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +44,14 @@ class MergePlan:
         return not (len(self.rows) or len(self.deletes) or self.truncate)
 
 
-def target_schema(relation: Relation, deletes: Deletes) -> pa.Schema:
+def target_schema(relation: Relation, deletes: Deletes, excluded: Sequence[str] = ()) -> pa.Schema:
     """The columns of a target table: the source's, `_rescued_data`, `_lsn` and `_committed_at`.
 
-    With soft deletes also `_deleted_at`: when the row was deleted at the source, else null.
+    With soft deletes also `_deleted_at`: when the row was deleted at the source, else null. `excluded` is noted in
+    the schema, so that it is seen when a column is excluded no longer.
     """
-    fields = [*relation.row_schema, pa.field(RESCUED, pa.string()), pa.field(LSN, pa.int64())]
+    noted = {EXCLUDED: json.dumps(sorted(excluded))} if excluded else None
+    fields = [*relation.row_schema, pa.field(RESCUED, pa.string()), pa.field(LSN, pa.int64(), metadata=noted)]
     fields.append(pa.field(COMMITTED_AT, TIMESTAMP))
     if deletes is Deletes.SOFT:
         fields.append(pa.field(DELETED_AT, TIMESTAMP))

@@ -11,13 +11,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from neon_lake.apply.mirror import mirror
-from neon_lake.apply.plan import MergePlan, target_schema
+from neon_lake.apply.plan import target_schema
 from neon_lake.change import COMMITTED_AT, LSN, Lsn, change_schema
 from neon_lake.config import Table
 from neon_lake.destinations.base import Target
 from neon_lake.errors import DestinationError, ResyncNeeded
 from neon_lake.lifecycle import Event as Happening
 from neon_lake.lifecycle import Mark, State, after, event_of, sentence, state_of
+from neon_lake.pipeline.following import check_settings, follow, nothing
 from neon_lake.pipeline.parts import Parts, Progress
 from neon_lake.pipeline.results import TableResult
 from neon_lake.pipeline.snapshots import apply_snapshot, usable
@@ -29,21 +30,23 @@ QUIET: Final = 64
 """After so many manifests without a change of a table, an empty commit moves its watermark on."""
 
 
-def apply(
-    parts: Parts, tables: Mapping[TableName, Table], marks: Mapping[TableName, Mark], until: Lsn | None = None
-) -> dict[TableName, TableResult]:
+def apply(parts: Parts, relations: Sequence[Relation], until: Lsn | None = None) -> dict[TableName, TableResult]:
     """Apply the log to each table up to `until` (default: the checkpoint). A table that fails stops only itself."""
-    results = {}
-    for name, settings in tables.items():
-        results[name] = apply_table(parts, name, settings, marks.get(name), until)
+    marks, results = parts.log.marks(), {}
+    for relation in relations:
+        name = relation.table
+        results[name] = apply_table(parts, relation, parts.settings(name), marks.get(name), until)
         parts.progress(Progress(verb="apply", table=name, rows=results[name].counts.total, done=True))
     return results
 
 
-def apply_table(parts: Parts, name: TableName, settings: Table, mark: Mark | None, until: Lsn | None) -> TableResult:
-    """Apply to one table what is staged for it. What goes wrong is in the result, and marked if it will stay wrong."""
-    target: Target | None = None
-    result = TableResult(table=name, state=state_of(None, mark))
+def apply_table(parts: Parts, relation: Relation, settings: Table, mark: Mark | None, until: Lsn | None) -> TableResult:
+    """Apply to one table what is staged for it. What goes wrong is in the result, and marked if it will stay wrong.
+
+    `relation` is the table as the source has it now.
+    """
+    name = relation.table
+    result = TableResult(table=name, state=state_of(None, mark), relation=relation)
     try:
         target = parts.destination.target(name)
         watermark = target.watermark if target else None
@@ -54,14 +57,16 @@ def apply_table(parts: Parts, name: TableName, settings: Table, mark: Mark | Non
         _refuse_foreign(parts, target)
         snapshot = parts.log.snapshot(name)
         if snapshot and usable(snapshot, watermark, mark.lsn if mark else None):
-            target = apply_snapshot(parts, snapshot, target, settings.deletes)
+            target = apply_snapshot(parts, snapshot, target, settings)
             if mark:
                 parts.log.unmark(name)
             result = replace(result, state=after(result.state, Happening.SNAPSHOT_APPLIED), snapshot_rows=snapshot.rows)
         if target is None or result.state is not State.LIVE:
             reason = mark.reason if mark else "It has no snapshot yet."
             return replace(result, error=f"{name} waits for a snapshot: {reason}")
-        return _carry_on(parts, target, settings, result, until)
+        check_settings(target, settings)
+        result, target = _carry_on(parts, target, settings, result, until)
+        return replace(result, version=follow(parts, target, relation, settings).version)
     except Exception as exc:  # noqa: BLE001 - one table's fault must not stop the others; it is told and shown
         return failed(parts, result, exc)
 
@@ -97,7 +102,9 @@ def put_mark(parts: Parts, table: TableName, state: State, reason: str, lsn: Lsn
     parts.log.mark(Mark(table=table, state=state, reason=reason, since=datetime.now(UTC), lsn=lsn))
 
 
-def _carry_on(parts: Parts, target: Target, settings: Table, result: TableResult, until: Lsn | None) -> TableResult:
+def _carry_on(
+    parts: Parts, target: Target, settings: Table, result: TableResult, until: Lsn | None
+) -> tuple[TableResult, Target]:
     """Apply the changes behind the watermark, in commits of bounded size."""
     assert target.watermark is not None
     hours: dict[datetime, Counts] = {}
@@ -122,16 +129,15 @@ def _carry_on(parts: Parts, target: Target, settings: Table, result: TableResult
             plan = mirror(relation, changes, lookup, deletes=settings.deletes)
             for hour, counts in by_hour(changes).items():
                 hours[hour] = hours.get(hour, Counts()) + counts
-            result = replace(result, relation=relation, incomplete=result.incomplete + plan.incomplete)
+            result = replace(result, incomplete=result.incomplete + plan.incomplete)
             result = replace(result, last_commit_at=pc.max(changes[COMMITTED_AT]).as_py() or result.last_commit_at)
-        target = parts.destination.merge(target, schema, plan or _nothing(target), reached)
+        target = parts.destination.merge(target, schema, plan or nothing(schema), reached)
         parts.progress(Progress(verb="apply", table=result.table, rows=summed(hours).total))
     result = replace(
         result,
         state=after(result.state, Happening.BATCH_APPLIED),
         first=first,
         watermark=max(reached, target.watermark or reached),
-        version=target.version,
         hours=hours,
         counts=summed(hours),
     )
@@ -140,7 +146,7 @@ def _carry_on(parts: Parts, target: Target, settings: Table, result: TableResult
             f"{result.incomplete} changed rows of {result.table} were not in the lake, "
             "so their unchanged values are unknown."
         )
-    return result
+    return result, target
 
 
 def behind(parts: Parts, target: Target) -> tuple[Manifest, ...]:
@@ -206,8 +212,3 @@ def by_hour(changes: pa.Table) -> dict[datetime, Counts]:
 def summed(hours: Mapping[datetime, Counts]) -> Counts:
     """All hours together."""
     return sum(hours.values(), Counts())
-
-
-def _nothing(target: Target) -> MergePlan:
-    empty = target.schema.empty_table()
-    return MergePlan(rows=empty, deletes=empty.select(target.key), only_new=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-from neon_lake.config import Pipeline
+from neon_lake.config import Pipeline, Table
 from neon_lake.destinations.base import Destination
 from neon_lake.schema import TableName
 from neon_lake.sources.base import Source
@@ -41,6 +41,12 @@ class Parts:
         return Owner(
             pipeline=self.config.name, system_identifier=identity.system_identifier, database=identity.database
         )
+
+    def settings(self, table: TableName) -> Table:
+        """What the pipeline file says of one of its tables."""
+        found = self.config.table(table)
+        assert found is not None, "the source gives only tables of the pipeline file"
+        return found
 
     @property
     def memory(self) -> int:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Self
 
 from neon_lake.change import Lsn
-from neon_lake.config import Pipeline, Table
+from neon_lake.config import Pipeline
 from neon_lake.destinations.delta import DeltaDestination
 from neon_lake.errors import (
     ConfigError,
@@ -90,10 +89,7 @@ class Replication:
     def _apply(
         self, relations: Sequence[Relation], outcome: dict[TableName, TableResult], until: Lsn | None
     ) -> dict[TableName, TableResult]:
-        todo = {r.table: self._settings(r.table) for r in relations if r.table not in outcome}
-        done = applying.apply(self.parts, todo, self.parts.log.marks(), until)
-        by_name = {relation.table: relation for relation in relations}
-        return {name: replace(result, relation=by_name[name]) for name, result in (done | outcome).items()}
+        return applying.apply(self.parts, [r for r in relations if r.table not in outcome], until) | outcome
 
     def _prepare(self, relations: Sequence[Relation]) -> dict[TableName, TableResult]:
         """Publication, slot, origin of the log, and snapshots of the tables that wait for one; gives what failed."""
@@ -167,7 +163,7 @@ class Replication:
         """Apply again what the log has of a table's keys that changed in [since, until): see `replaying.replay`."""
         (relation,), _ = self._tables([table])
         self._ready()
-        return replay(self.parts, table, self._settings(table).deletes, self._unfinished(relation), since, until)
+        return replay(self.parts, table, self.parts.settings(table).deletes, self._unfinished(relation), since, until)
 
     # --- parity
 
@@ -297,11 +293,6 @@ class Replication:
         problem = next((finding.problem for finding in self.parts.source.check() if finding.problem), None)
         if problem:
             raise SourceRefused(problem)
-
-    def _settings(self, table: TableName) -> Table:
-        settings = self.parts.config.table(table)
-        assert settings is not None, "the source gives only tables of the pipeline file"
-        return settings
 
     def _ready(self) -> None:
         """Refuse early: staging or lake that cannot be written, or another pipeline's log."""

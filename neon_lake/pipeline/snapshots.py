@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from neon_lake.apply.plan import MergePlan, Truncation, target_schema
 from neon_lake.change import COMMITTED_AT, DELETED_AT, LSN, TIMESTAMP, Lsn
-from neon_lake.config import Deletes
+from neon_lake.config import Deletes, Table
 from neon_lake.destinations.base import Target
 from neon_lake.pipeline.parts import Parts, Progress
 from neon_lake.schema import Relation, difference
@@ -52,14 +52,14 @@ def _stage_one(parts: Parts, snapshot: Snapshot, relation: Relation) -> None:
     parts.progress(Progress(verb="snapshot", table=relation.table, rows=done, done=True))
 
 
-def apply_snapshot(parts: Parts, manifest: SnapshotManifest, old: Target | None, deletes: Deletes) -> Target:
+def apply_snapshot(parts: Parts, manifest: SnapshotManifest, old: Target | None, settings: Table) -> Target:
     """Bring the target to a snapshot by one commit; its watermark becomes the snapshot's LSN.
 
     With soft deletes, rows of an older target that the snapshot lacks stay, marked as deleted.
     """
     relation = manifest.relation
-    schema = target_schema(relation, deletes)
-    if old and deletes is Deletes.SOFT and DELETED_AT in old.schema.names and not _obstacle(old, relation):
+    schema = target_schema(relation, settings.deletes, settings.exclude)
+    if old and settings.deletes is Deletes.SOFT and DELETED_AT in old.schema.names and not _obstacle(old, relation):
         plan = MergePlan(
             rows=pa.Table.from_batches(_rows(parts, manifest, schema), schema),
             deletes=schema.empty_table().select([column.name for column in relation.key]),

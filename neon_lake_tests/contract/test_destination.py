@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -48,7 +47,7 @@ def plan(put: pa.Table, *gone: int, only_new: bool = False, truncate: Truncation
 
 
 @pytest.fixture
-def destination(tmp_path: Path) -> Iterator[Destination]:
+def destination(tmp_path: Path) -> Destination:
     return DeltaDestination(tmp_path / "lake", pipeline="shop")
 
 

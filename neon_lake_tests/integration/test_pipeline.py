@@ -331,7 +331,7 @@ def test_a_table_dropped_and_made_again_is_followed(filled: Lab) -> None:
 
 def test_a_table_that_loses_its_key_stops_only_itself(filled: Lab) -> None:
     filled.replication.sync()
-    filled.database.execute('ALTER TABLE a DROP CONSTRAINT a_pkey; UPDATE "Odd Name" SET doc = \'on\'')
+    filled.database.execute("ALTER TABLE a DROP CONSTRAINT a_pkey; UPDATE \"Odd Name\" SET doc = 'on'")
     result = filled.replication.sync()
     assert not result.ok
     assert "has no key" in str(result.tables[A].error)
@@ -346,3 +346,39 @@ def test_a_table_can_be_left_out_of_a_pattern(lab: Lab) -> None:
     lab = replace(lab, tables=("public.*", "{name: public.keyless, skip: true}"))
     lab.database.execute("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE keyless (id int)")
     assert list(lab.replication.sync().tables) == [A]
+
+
+def test_ddl_alone_is_followed(filled: Lab) -> None:
+    filled.replication.sync()
+    filled.database.execute("ALTER TABLE a ADD COLUMN extra int")
+    assert filled.replication.sync().tables[A].snapshot_rows is None
+    filled.assert_equal("public.a")
+    filled.database.execute("ALTER TABLE a DROP COLUMN extra; ALTER TABLE a ADD COLUMN more int DEFAULT 3")
+    assert filled.replication.sync().tables[A].snapshot_rows == 501
+    filled.assert_equal("public.a")
+    assert filled.replication.verify(deep=True).ok
+
+
+def test_a_column_that_is_no_longer_excluded_gets_its_old_values(database_lab: Lab) -> None:
+    database_lab.database.execute(
+        "CREATE TABLE users (id int PRIMARY KEY, secret text); INSERT INTO users VALUES (1, 's')"
+    )
+    database_lab.replication.sync()
+    open_ = replace(database_lab, tables=("public.users",))
+    open_.database.execute("INSERT INTO users VALUES (2, 't')")
+    assert open_.replication.sync().ok
+    open_.assert_equal("public.users")
+    closed = replace(database_lab)
+    assert closed.replication.sync().ok
+    assert closed.lake("public.users") == [{"id": 1}, {"id": 2}]
+
+
+def test_going_from_soft_to_hard_deletes_removes_what_was_deleted(lab: Lab) -> None:
+    lab.database.execute("CREATE TABLE a (id int PRIMARY KEY); INSERT INTO a VALUES (1), (2)")
+    soft = replace(lab, tables=("{name: public.a, deletes: soft}",))
+    lab.replication.sync()
+    lab.database.execute("DELETE FROM a WHERE id = 1")
+    assert soft.replication.sync().ok
+    assert len(lab.lake("public.a")) == 2
+    assert replace(lab).replication.sync().ok
+    lab.assert_equal("public.a")

@@ -83,8 +83,7 @@ class DeltaDestination:
             properties = self._watermark(old.table, watermark)
             version = delta.version()
             failpoint("apply.before-commit")
-            if not plan.empty:
-                merging.commit(delta, schema, plan, properties)
+            merging.commit(delta, schema, plan, properties)
             if DeltaTable(self.path(old.table)).version() == version:
                 # delta-rs makes no commit of a merge that finds nothing to do
                 delta.create_write_transaction([], "append", delta.schema(), commit_properties=properties)

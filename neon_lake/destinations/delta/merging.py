@@ -15,9 +15,14 @@ _REMOVED: Final = "_removed"
 
 
 def commit(delta: DeltaTable, schema: pa.Schema, plan: MergePlan, properties: CommitProperties) -> None:
-    """Carry out a plan that is not empty. A merge that finds nothing to do makes no commit."""
+    """Carry out a plan. A merge that finds nothing to do makes no commit, and no plan that is empty either.
+
+    Columns of `schema` that the table lacks are added in any case.
+    """
     soft = DELETED_AT in schema.names
     added = set(schema.names) - {f.name for f in delta.schema().fields}
+    if plan.empty and not added:
+        return
     if plan.truncate and not soft:
         write_deltalake(
             delta, plan.rows, mode="overwrite", schema_mode="merge" if added else None, commit_properties=properties

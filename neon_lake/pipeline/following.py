@@ -1,0 +1,48 @@
+"""Does a target still have the shape that the source and the pipeline file ask for, and what makes it so."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow as pa
+
+from neon_lake.apply.plan import MergePlan, target_schema
+from neon_lake.change import DELETED_AT, LSN
+from neon_lake.config import Deletes, Table
+from neon_lake.destinations.base import Target
+from neon_lake.errors import ResyncNeeded
+from neon_lake.pipeline.parts import Parts
+from neon_lake.schema import EXCLUDED, KEY, Relation, difference
+
+
+def check_settings(target: Target, settings: Table) -> None:
+    """Raise `ResyncNeeded` when the pipeline file has changed in a way that only a new snapshot can follow."""
+    if DELETED_AT in target.schema.names and settings.deletes is Deletes.HARD:
+        raise ResyncNeeded(f"Deletes of {target.table} are hard now, and its Delta table keeps deleted rows.")
+    noted = (target.schema.field(LSN).metadata or {}).get(EXCLUDED, b"[]")
+    if taken_in := set(json.loads(noted)) - set(settings.exclude):
+        raise ResyncNeeded(f"Column {min(taken_in)} of {target.table} is no longer excluded.")
+
+
+def follow(parts: Parts, target: Target, relation: Relation, settings: Table) -> Target:
+    """Give a target that has every change of its table the columns that the table has now.
+
+    DDL alone sends nothing: it shows in the stream only with the next change of a row. Raises `ResyncNeeded`.
+    """
+    if difference(target.schema, relation).none:
+        return target
+    # the table may have been altered since, and the target may have followed already
+    now = {known.table: known for known in parts.source.survey().relations}.get(target.table, relation)
+    found = difference(target.schema, now)
+    if found.obstacle:
+        raise ResyncNeeded(f"The schema of {target.table} changed: {found.obstacle}.")
+    assert target.watermark is not None
+    schema = target_schema(now, settings.deletes)
+    return parts.destination.merge(target, schema, nothing(schema), target.watermark)
+
+
+def nothing(schema: pa.Schema) -> MergePlan:
+    """A plan that changes no row."""
+    empty = schema.empty_table()
+    keys = [f.name for f in schema if f.metadata and KEY in f.metadata]
+    return MergePlan(rows=empty, deletes=empty.select(keys), only_new=True)
