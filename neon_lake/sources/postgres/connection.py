@@ -149,22 +149,26 @@ class ConnectionSettings:
         except adbc_driver_manager.OperationalError as exc:
             raise SourceUnavailable(f"The connection to {self.place()} was lost: {_said(exc)}.") from exc
         except adbc_driver_manager.Error as exc:
-            if exc.sqlstate == "42501":
+            if exc.sqlstate == "42501":  # insufficient_privilege
                 raise SourceRefused(f"The role may not do this in {self.place()}: {_said(exc)}.") from exc
             raise SourceError(f"A query on {self.place()} failed: {_said(exc)}.") from exc
 
     def _refusal(self, text: str) -> SourceError:
-        """What a failed connection attempt means."""
-        said = self._without_password(_first_line(text))
-        if _ANSWERED.search(said) and not _NOT_YET.search(said):
-            if re.search("replication role|walsender|WAL sender", said, re.IGNORECASE):
-                return SourceRefused(
-                    f"The role may not stream changes from {self.place()}; run ALTER ROLE … REPLICATION for it."
-                )
-            return SourceRefused(f"The source {self.place()} refuses the connection: {said}.")
-        return SourceUnreachable(
-            f"The source {self.place()} cannot be reached ({said}); start it, or correct source.url."
-        )
+        """What a failed connection attempt means. Where a host has several addresses, an answer counts most."""
+        lines = [line for line in text.splitlines() if line.strip() and not line.startswith(("\t", "Multiple "))]
+        answers = [line for line in lines if _ANSWERED.search(line)]
+        said = self._without_password(_bare((answers or lines or ["no reason given"])[0]))
+        if not answers:
+            return SourceUnreachable(
+                f"The source {self.place()} cannot be reached ({said}); start it, or correct source.url."
+            )
+        if _NOT_YET.search(said):
+            return SourceUnavailable(f"The source {self.place()} does not take connections now: {said}.")
+        if re.search("replication role|walsender|WAL sender", said, re.IGNORECASE):
+            return SourceRefused(
+                f"The role may not stream changes from {self.place()}; run ALTER ROLE … REPLICATION for it."
+            )
+        return SourceRefused(f"The source {self.place()} refuses the connection ({said}); correct source.url.")
 
     def _without_password(self, text: str) -> str:
         password = self.parameters().get("password")
@@ -175,9 +179,9 @@ def _said(exc: BaseException) -> str:
     """The server's own sentence, without its prefix and full stop."""
     if isinstance(exc, psycopg.Error) and exc.diag.message_primary:
         return exc.diag.message_primary
-    return _first_line(str(exc))
+    return _bare(next(iter(str(exc).splitlines()), "no reason given"))
 
 
-def _first_line(text: str) -> str:
-    line = next((line for line in text.splitlines() if line.strip()), "no reason given")
-    return line.strip().rstrip(".")
+def _bare(line: str) -> str:
+    """A line of a driver's or libpq's message without what they put before the reason."""
+    return re.sub(r"^.*(?:FATAL|ERROR|failed): +", "", line.strip()).split(". SQLSTATE")[0].rstrip(".")
