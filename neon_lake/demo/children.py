@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +14,7 @@ from typing import Final, Self
 from neon_lake.demo.cluster import die_with
 from neon_lake.errors import NeonLakeError
 
-_SECONDS: Final = 15.0
+_SECONDS: Final = 3.0
 """How long each of the ways to end a child is given."""
 
 
@@ -42,7 +42,7 @@ class Child:
                 cwd=cwd,
                 # A Ctrl-C at the terminal is ours to pass on, in the right order; and the group ends as a whole.
                 start_new_session=True,
-                preexec_fn=die_with(os.getpid()),  # noqa: PLW1509 (no other thread holds a lock that this needs)
+                preexec_fn=_prepare(os.getpid()),  # noqa: PLW1509 (it takes no lock that another thread may hold)
             )
 
     def ensure_alive(self) -> None:
@@ -79,3 +79,16 @@ class Child:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def _prepare(parent: int) -> Callable[[], None]:
+    """What a child does before its program begins."""
+    share_fate = die_with(parent)
+
+    def prepare() -> None:
+        # A shell has what it starts in the background ignore SIGINT, and so would the child, for good.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if share_fate is not None:
+            share_fate()
+
+    return prepare
