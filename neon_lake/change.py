@@ -93,7 +93,9 @@ def change_schema(relation: Relation) -> pa.Schema:
       `_rescued_data`  JSON object: column → Postgres' text of what its typed column cannot hold; else null
       then the relation's columns; of a D row only the key is sure to be there.
     """
-    old_key = pa.field(OLD_KEY, pa.struct([pa.field(c.name, c.arrow) for c in relation.key]))
+    key = pa.struct([pa.field(c.name, c.arrow) for c in relation.key])
+    # A table can lose its key while it is followed, and Parquet has no structs without fields.
+    old_key = pa.field(OLD_KEY, key if relation.key else pa.null())
     rescued = pa.field(RESCUED, pa.string())
     return pa.schema([*CHANGE_FIELDS, old_key, rescued, *(c.field for c in relation.columns)])
 

@@ -83,6 +83,23 @@ def test_settings_override_what_the_url_says() -> None:
     assert (parameters["application_name"], parameters["connect_timeout"]) == ("neon_lake", 10)
 
 
+def test_no_timeout_of_the_database_ends_a_long_snapshot(database: Database) -> None:
+    names = ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout"]
+    if database.server.major >= 17:
+        names.append("transaction_timeout")
+    for name in names:
+        database.execute(f"ALTER DATABASE {database.name} SET {name} = '1min'")
+    asked = "SELECT " + ", ".join(f"current_setting('{name}')" for name in names)
+    settings = ConnectionSettings(url=database.url)
+    with settings.connect() as connection:
+        assert connection.execute(asked.encode()).fetchone() == ("0",) * len(names)
+    with settings.replicate() as connection:
+        assert connection.execute(asked.encode()).fetchone() == ("0",) * len(names)
+    with settings.adbc() as arrow, arrow.cursor() as cursor:
+        cursor.execute(asked)
+        assert cursor.fetchone() == ("0",) * len(names)
+
+
 def test_a_role_that_may_not_replicate_is_told_what_to_run(database: Database) -> None:
     role = f"plain_{database.name}"
     database.execute(f"CREATE ROLE {role} LOGIN; CREATE TABLE t (id integer PRIMARY KEY)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable
+from datetime import UTC, date, datetime
 from typing import Any
 
 import psycopg
@@ -162,6 +163,40 @@ def test_snapshot_and_stream_give_what_postgres_holds(database: Database, type_n
         for row, (value,) in zip(snapshot_rows[:-1], values, strict=False):
             if row["_rescued_data"] is None:
                 assert repr(row["v"]) == repr(TYPED[type_name](value)) or row["v"] == value
+
+
+def test_settings_of_the_database_do_not_reach_the_text(database: Database) -> None:
+    for setting in (
+        "timezone = 'America/New_York'",
+        "datestyle = 'SQL, DMY'",
+        "intervalstyle = 'sql_standard'",
+        "bytea_output = 'escape'",
+        "extra_float_digits = -5",
+        "search_path = 'public'",
+    ):
+        database.execute(f"ALTER DATABASE {database.name} SET {setting}")
+    database.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, at timestamptz, day date, raw bytea, x float8, i interval, a float8[]);"
+        "INSERT INTO t VALUES (1, '2026-07-01 12:00:00+00', '2026-07-01', '\\x00ff', 1.0 / 3, '1 day 2 hours',"
+        "                      ARRAY[1.0 / 3])"
+    )
+    streamed = Streamed(source_of(database, "public.t"))
+    before = streamed.begin()["public.t"].to_pylist()
+    database.execute("UPDATE t SET id = 1")
+    names = ["id", "at", "day", "raw", "x", "i", "a", "_rescued_data"]
+    assert streamed.drain()["public.t"].select(names).to_pylist() == before
+    assert before == [
+        {
+            "id": 1,
+            "at": datetime(2026, 7, 1, 12, tzinfo=UTC),
+            "day": date(2026, 7, 1),
+            "raw": b"\x00\xff",
+            "x": 1.0 / 3,
+            "i": "P1DT2H",
+            "a": [1.0 / 3],
+            "_rescued_data": None,
+        }
+    ]
 
 
 def test_floats_keep_every_bit(database: Database) -> None:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import io
 from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -77,3 +79,11 @@ def test_the_change_schema_has_the_key_before_an_update_and_every_column() -> No
     schema = change_schema(relation)
     assert schema.field("_old_key").type == pa.struct([pa.field("id", pa.int32())])
     assert schema.names[-2:] == ["id", "v"]
+
+
+def test_changes_of_a_table_without_key_can_be_stored() -> None:
+    column = Column(name="v", type="text", arrow=pa.string())
+    schema = change_schema(Relation(table=TableName("public", "t"), columns=(column,)))
+    stored = io.BytesIO()
+    pq.write_table(schema.empty_table(), stored)
+    assert pq.read_table(stored).schema.equals(schema)

@@ -27,13 +27,18 @@ _SESSION: Final = {
     "statement_timeout": "0",
     "lock_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
     # A table's policies must not thin out what we copy: with this off, the server refuses instead.
     "row_security": "off",
 }
 """What makes text exact and the same on every server, and keeps a long snapshot alive."""
 
-_STATEMENT: Final = "SELECT " + ", ".join(
-    f"pg_catalog.set_config('{name}', '{value}', false)" for name, value in _SESSION.items()
+_STATEMENT: Final = (
+    "SELECT "
+    + ", ".join(f"pg_catalog.set_config('{name}', '{value}', false)" for name, value in _SESSION.items())
+    # Since version 17.
+    + ", CASE WHEN pg_catalog.current_setting('transaction_timeout', true) IS NOT NULL "
+    "THEN pg_catalog.set_config('transaction_timeout', '0', false) END"
 )
 
 _NOT_YET: Final = re.compile(
