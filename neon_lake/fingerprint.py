@@ -89,8 +89,8 @@ def _of_bytes(column: pa.Array) -> Hashes:
     count = int(offsets[-1] - offsets[0])
     content = np.frombuffer(data, dtype=np.uint8)[offsets[0] : offsets[-1]] if count else np.empty(0, np.uint8)
     lengths = np.diff(offsets)
-    place = np.arange(count) - np.repeat(offsets[:-1] - offsets[0], lengths)
-    terms = (content.astype(np.uint64) + np.uint64(1)) * _mixed((place.astype(np.uint64) + np.uint64(1)) * _ODD)
+    terms = _weights(lengths)
+    terms *= content + np.uint64(1)
     return _mixed(_sums(terms, lengths) * _ODD + lengths.astype(np.uint64))
 
 
@@ -98,9 +98,16 @@ def _of_lists(column: pa.ListArray) -> Hashes:
     offsets = np.asarray(column.offsets).astype(np.int64)
     elements = column_hashes(column.values.slice(offsets[0], offsets[-1] - offsets[0]))
     lengths = np.diff(offsets)
-    place = np.arange(len(elements)) - np.repeat(offsets[:-1] - offsets[0], lengths)
-    terms = elements * _mixed((place.astype(np.uint64) + np.uint64(1)) * _ODD)
-    return _mixed(_sums(terms, lengths) * _ODD + lengths.astype(np.uint64))
+    return _mixed(_sums(elements * _weights(lengths), lengths) * _ODD + lengths.astype(np.uint64))
+
+
+def _weights(lengths: npt.NDArray[np.int64]) -> Hashes:
+    """For each of consecutive runs, one weight for every place in it: the same for the same place of any run."""
+    starts = np.cumsum(lengths) - lengths
+    place = np.arange(int(lengths.sum()))
+    place -= np.repeat(starts, lengths)
+    table = _mixed(np.arange(1, int(lengths.max(initial=0)) + 1, dtype=np.uint64) * _ODD)
+    return table[place]
 
 
 def _sums(terms: Hashes, lengths: npt.NDArray[np.int64]) -> Hashes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import numpy as np
@@ -30,7 +30,7 @@ NAMED: Final = 20
 LOOKED_AT: Final = 64
 """How many differing buckets are looked at row by row."""
 LINGER: Final = timedelta(minutes=10)
-"""A transaction that was in the log so long before a snapshot was taken is taken to be visible in it."""
+"""A transaction that was in the log so long before a snapshot is taken to be visible in it."""
 
 
 def frontier(parts: Parts, snapshot: Snapshot, tables: Sequence[TableName]) -> Lsn | None:
@@ -42,8 +42,10 @@ def frontier(parts: Parts, snapshot: Snapshot, tables: Sequence[TableName]) -> L
     assert head is not None, "the log was captured up to the snapshot"
     # an idle stretch is captured without a manifest, so the log may end before the snapshot and yet hold all it sees
     seen_up_to, unseen_from = Lsn(0), max(head.end, snapshot.lsn)
+    # by this machine's clock, as when it was published
+    now = datetime.now(UTC)
     for manifest in reversed(list(parts.log.manifests())):
-        if snapshot.taken_at - manifest.published_at > LINGER:
+        if now - manifest.published_at > LINGER:
             break
         if int(snapshot.visible.sees(np.array([manifest.transactions.max_xid]))[0]) and not snapshot.visible.xip:
             # the newest of its transactions is visible and none is running: so are all
