@@ -7,13 +7,14 @@ import dagster as dg
 
 from neon_lake.config import Pipeline
 from neon_lake.orchestration import metadata
-from neon_lake.orchestration.batch import Done, Order, Outcome, carry_out
+from neon_lake.orchestration.batch import Done, Order, carry_out
 from neon_lake.orchestration.hours import Hours, key_of, partitions
 from neon_lake.orchestration.names import ROW_COUNT, STARTED_BY_TAG, Names
 from neon_lake.orchestration.resources import opened
 from neon_lake.orchestration.steps import fail_for, progress_to, sentences
 from neon_lake.orchestration.translator import Translator
 from neon_lake.schema import Relation, TableName
+from neon_lake.staging.segment import Counts
 
 
 def source_assets(relations: Sequence[Relation], translator: Translator) -> list[dg.AssetSpec]:
@@ -94,15 +95,12 @@ def told(
         if outcome.parity is not None and (key, ROW_COUNT) in wanted:
             checks.append(metadata.check_result(outcome.parity, key, ROW_COUNT))
         if asked is not None:
-            _add_hours(context, key, outcome, asked)
-            facts = metadata.of_table(outcome, translator, now)
+            for hour, counts in metadata.by_hour(outcome).items():
+                if hour in asked:
+                    facts = metadata.of_counts(counts)
+                    context.add_asset_metadata(facts, asset_key=key, partition_key=key_of(hour))
+            # all hours of the run have this in common; those with changes have their own counts besides
+            facts = metadata.of_table(outcome, Counts(), translator, now)
             yield dg.MaterializeResult(asset_key=key, metadata=facts, check_results=checks)
         else:
             yield from checks
-
-
-def _add_hours(context: dg.AssetExecutionContext, key: dg.AssetKey, outcome: Outcome, hours: Hours) -> None:
-    """Say of each hour of the run how many changes were committed in it."""
-    for hour, counts in metadata.by_hour(outcome).items():
-        if hour in hours:
-            context.add_asset_metadata(metadata.of_counts(counts), asset_key=key, partition_key=key_of(hour))

@@ -13,8 +13,8 @@ from neon_lake.pipeline.results import Parity
 from neon_lake.staging.segment import Counts
 
 
-def of_table(outcome: Outcome, translator: Translator, now: datetime) -> dict[str, Any]:
-    """Metadata of a table's materialization.
+def of_table(outcome: Outcome, counts: Counts, translator: Translator, now: datetime) -> dict[str, Any]:
+    """Metadata of a table's materialization; `counts` are the changes of its hour.
 
     `lag_seconds`: from the newest commit that this run brought to the moment it was in the lake; 0 when nothing waited.
     `lag_bytes`: WAL that the source had written since. Columns and lineage are said again when rows were written, as
@@ -23,7 +23,7 @@ def of_table(outcome: Outcome, translator: Translator, now: datetime) -> dict[st
     result = outcome.result
     found: dict[str, Any] = {
         "state": result.state.value,
-        **of_counts(result.counts),
+        **of_counts(counts),
         "lag_bytes": outcome.lag,
         "lag_seconds": 0.0,
     }
@@ -61,7 +61,7 @@ def of_counts(counts: Counts) -> dict[str, Any]:
 
 
 def by_hour(outcome: Outcome) -> dict[datetime, Counts]:
-    """The changes of each hour of commit: those of the batch, and those that were applied again."""
+    """The changes of each hour of commit that had any: those of the batch, and those that were applied again."""
     again = outcome.replayed.hours if outcome.replayed else {}
     return {
         hour: again.get(hour, Counts()) + outcome.result.hours.get(hour, Counts())
@@ -77,10 +77,10 @@ def outside(
     written = dict(outcome.result.hours)
     if outcome.result.snapshot_rows is not None and hours is None:
         written.setdefault(hour_of(now), Counts())
-    common = of_table(outcome, translator, now)
     for hour, counts in sorted(written.items()):
         if hour >= first and (hours is None or hour not in hours):
-            yield dg.AssetMaterialization(key, partition=key_of(hour), metadata=common | of_counts(counts))
+            facts = of_table(outcome, counts, translator, now)
+            yield dg.AssetMaterialization(key, partition=key_of(hour), metadata=facts)
 
 
 def check_result(parity: Parity, key: dg.AssetKey, name: str) -> dg.AssetCheckResult:

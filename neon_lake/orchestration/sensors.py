@@ -52,9 +52,7 @@ def lag_sensor(
         if not decision.ask:
             return dg.SensorResult(skip_reason=decision.reason, cursor=memory.to_cursor(), asset_events=observed)
         context.log.info(decision.reason)
-        request = dg.RunRequest(
-            tags={**names.tags, STARTED_BY_TAG: SENSOR, "neon_lake/reason": decision.reason, **look.hours().tags}
-        )
+        request = dg.RunRequest(tags={**names.tags, STARTED_BY_TAG: SENSOR, **look.hours().tags})
         return dg.SensorResult(run_requests=[request], cursor=memory.to_cursor(), asset_events=observed)
 
     return dg.SensorDefinition(

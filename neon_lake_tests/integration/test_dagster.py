@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -73,12 +74,6 @@ class Ticked:
     cursor: str | None
     observed: list[dg.AssetObservation]
 
-    @property
-    def reason(self) -> str:
-        """Why a run is asked for."""
-        (request,) = self.requests
-        return request.tags["neon_lake/reason"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Dagster:
@@ -134,6 +129,10 @@ class Dagster:
 @pytest.fixture
 def dagster(lab: Lab) -> Iterator[Dagster]:
     """The shop, its definitions and an instance."""
+    until_the_hour_ends = (hour_of(datetime.now(UTC)) + HOUR - datetime.now(UTC)).total_seconds()
+    if until_the_hour_ends < 30:
+        # a test speaks of one hour, and the server's clock cannot be set: it begins with the next one
+        time.sleep(until_the_hour_ends)
     lab.database.execute(SHOP)
     with dg.DagsterInstance.ephemeral() as instance:
         yield Dagster(lab=lab, instance=instance)
@@ -388,7 +387,6 @@ def test_the_sensor_asks_for_the_first_run_then_for_what_is_new(dagster: Dagster
     first = dagster.tick()
     (request,) = first.requests
     assert request.tags["dagster/partition"] == this_hour()
-    assert "first run" in first.reason
     assert dagster.run("sync", request.tags).ok
 
     quiet = dagster.tick(first.cursor)
@@ -420,7 +418,10 @@ def test_the_sensor_sees_tables_that_a_run_of_others_left_behind(dagster: Dagste
     dagster.lab.database.execute("UPDATE users SET name = 'x'; UPDATE orders SET total = 0")
     dagster.sync("orders")
     tick = dagster.tick(cursor)
-    assert "public.users" in tick.reason
+    assert tick.requests
+    assert dagster.run("sync", tick.requests[0].tags).ok
+    dagster.lab.assert_equal("public.users", "public.orders")
+    assert not dagster.tick(tick.cursor).requests
 
 
 def test_the_sensor_waits_for_a_run_in_flight(dagster: Dagster) -> None:
@@ -439,7 +440,7 @@ def test_the_sensor_waits_for_a_run_in_flight(dagster: Dagster) -> None:
 def test_a_table_that_comes_later_is_brought_along_by_a_run_of_all(dagster: Dagster) -> None:
     assert dagster.sync().ok
     dagster.lab.database.execute("CREATE TABLE later (id int PRIMARY KEY); INSERT INTO later VALUES (1), (2)")
-    assert "public.later" in dagster.tick().reason
+    assert dagster.tick().requests
     ran = dagster.sync()
     assert ran.ok
     assert ran.materialized["later", this_hour()]["snapshot_rows"] == 2
