@@ -45,18 +45,22 @@ class Child:
                 preexec_fn=_prepare(os.getpid()),  # noqa: PLW1509 (it takes no lock that another thread may hold)
             )
 
-    def ensure_alive(self) -> None:
-        """Raise `ChildDied`, with its last line of output, when it has ended."""
-        if (code := self._process.poll()) is not None:
-            lines = self.log.read_text("utf-8", errors="replace").strip().splitlines() or ["it said nothing"]
-            raise ChildDied(f"{self.name} ended with exit code {code}: {lines[-1]} (all of it: {self.log})")
+    @property
+    def succeeded(self) -> bool:
+        """Whether it has done its work and ended. Raises `ChildDied` when it ended badly."""
+        code = self._process.poll()
+        if code:
+            raise self._died(code)
+        return code == 0
 
-    def wait(self, seconds: float) -> int:
-        """Wait for it to end by itself; gives its exit code. Raises `ChildDied` when it takes longer."""
-        try:
-            return self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            raise ChildDied(f"{self.name} did not end within {seconds:.0f} s; its log is {self.log}") from None
+    def ensure_alive(self) -> None:
+        """Raise `ChildDied`, with its last line of output, when it has ended, well or badly."""
+        if (code := self._process.poll()) is not None:
+            raise self._died(code)
+
+    def _died(self, code: int) -> ChildDied:
+        lines = self.log.read_text("utf-8", errors="replace").strip().splitlines() or ["it said nothing"]
+        return ChildDied(f"{self.name} ended with exit code {code}: {lines[-1]} (all of it: {self.log})")
 
     def stop(self) -> None:
         """End it as Ctrl-C would, then harder, and then whatever is left of its process group. Idempotent."""
