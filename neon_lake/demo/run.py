@@ -72,12 +72,15 @@ def run_demo(*, ui: bool, as_json: bool, size: Size | None = None) -> int:
         with _terminable():
             code = _Demo(narrator, Place(root=root), size, ui=ui).run(as_json=as_json)
     except NeonLakeError:
-        narrator.say(f"What Dagster's programs said is kept in {root}")
+        if any(root.glob("*.log")):
+            narrator.say(f"What Dagster's programs said is kept in {root}")
+        else:
+            root.rmdir()
         raise
     except KeyboardInterrupt:
         narrator.say("Stopped.")
         code = 130
-    shutil.rmtree(root)
+    shutil.rmtree(root, ignore_errors=True)
     return code
 
 
