@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice, repeat
 from typing import Final
 
 import psycopg
@@ -70,7 +71,7 @@ _FAREWELL: Final = 5.0
 class _Chunk:
     """Frames, the server's position after them, and whether it is known to have nothing more to send."""
 
-    frames: list[memoryview]
+    frames: list[bytes]
     position: Lsn | None
     at_end: bool = False
 
@@ -142,17 +143,18 @@ class _Reader(threading.Thread):
     def _read(self, selector: selectors.BaseSelector) -> None:
         """Collect frames until nobody takes chunks any more."""
         get = self._pgconn.get_copy_data
-        frames: list[memoryview] = []
+        frames: list[bytes] = []
         position: Lsn | None = None
         size, born = 0, 0.0
         while not self.chunks.closed:
-            count = 0
-            while size < CHUNK_BYTES and len(frames) < CHUNK_FRAMES:
-                count, data = get(1)
+            count, had = 0, len(frames)
+            # The one loop over single frames. It takes no more than libpq has in its buffer, so bytes are summed after.
+            for count, data in map(get, repeat(1, CHUNK_FRAMES - had)):
                 if count <= walsender.KEEPALIVE_SIZE:
                     break
-                frames.append(data)
-                size += count
+                # Not the memoryview: many of them alive keep the garbage collector busy, for half of the reader's time.
+                frames.append(bytes(data))
+            size += sum(map(len, islice(frames, had, None)))
             if count < 0:
                 raise walsender.ended(self._connection, self._slot)
             now = time.monotonic()
@@ -164,9 +166,9 @@ class _Reader(threading.Thread):
                 position = max(reached, position or reached)
                 if wanted:
                     self._status(reply=False)
-                if frames:
+                if frames and size < CHUNK_BYTES:
                     continue
-            elif count == 0:
+            elif count == 0 and size < CHUNK_BYTES:
                 born = (born or now) if frames else 0.0
                 quiet = not self._wait(selector, _QUIET if frames or self._drains else _HEARTBEAT)
                 if quiet:
