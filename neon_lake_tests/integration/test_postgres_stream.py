@@ -13,6 +13,7 @@ from neon_lake.change import Lsn
 from neon_lake.config import Table
 from neon_lake.demo.embedded import EmbeddedPostgres
 from neon_lake.errors import SlotGap, SlotInUse, SlotLost, SourceRefused, SourceRewound, SourceUnavailable
+from neon_lake.sources.postgres import reader
 from neon_lake.sources.postgres import stream as stream_module
 from neon_lake.sources.postgres.messages import RelationMessage
 from neon_lake_tests.fixtures.postgres import Database, fresh_database, programs_of
@@ -251,7 +252,7 @@ def test_generated_columns_come_where_the_server_sends_them(
 def test_a_large_transaction_comes_in_pieces_and_ends_at_its_commit(
     database: Database, orders: Streamed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream_module, "CHUNK_FRAMES", 100)
+    monkeypatch.setattr(reader, "CHUNK_FRAMES", 100)
     database.execute("INSERT INTO orders SELECT g, 'x', 'y' FROM generate_series(1000, 5999) AS g")
     pieces = orders.pieces()
     assert len(pieces) > 10
@@ -264,7 +265,7 @@ def test_a_large_transaction_comes_in_pieces_and_ends_at_its_commit(
 
 
 def test_a_value_larger_than_a_chunk_comes_whole(database: Database, orders: Streamed) -> None:
-    size = 3 * stream_module.CHUNK_BYTES
+    size = 3 * reader.CHUNK_BYTES
     database.execute("INSERT INTO orders VALUES (7, 'big', repeat('ü', %s))", size // 2)
     assert orders.drain()["public.orders"]["document"].to_pylist() == ["ü" * (size // 2)]
 
