@@ -21,7 +21,7 @@ from neon_lake.sources.postgres.connection import Connection
 
 CHUNK_BYTES: Final = 2 << 20
 CHUNK_FRAMES: Final = 20_000
-"""A chunk is decoded at once. Small enough for the processor's caches: four times as much takes half as long again."""
+"""A chunk is decoded at once; from this size on, a larger one is no faster and only takes more memory."""
 
 WAITING: Final = 2
 """Chunks, and pieces, that may wait between the threads."""
