@@ -3,10 +3,15 @@
 import dagster as dg
 
 from neon_lake.config import config_path
+from neon_lake.errors import ConfigError
 from neon_lake.orchestration import build_definitions
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
     """Everything of the pipeline. Raises `ConfigError` with one sentence when its file is missing or wrong."""
-    return build_definitions(config_path())
+    try:
+        return build_definitions(config_path())
+    except ConfigError as exc:
+        # raised anew: Dagster shows what led to an error, which would bury the sentence
+        raise ConfigError(str(exc)) from None

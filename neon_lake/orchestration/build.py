@@ -12,7 +12,7 @@ from neon_lake.orchestration.known_tables import known_tables
 from neon_lake.orchestration.names import Names
 from neon_lake.orchestration.resources import PostgresResource, ReplicationResource
 from neon_lake.orchestration.schedules import schedules
-from neon_lake.orchestration.sensors import lag_sensor
+from neon_lake.orchestration.sensors import lag_sensor, waiting_sensor
 from neon_lake.orchestration.translator import Translator
 
 
@@ -45,7 +45,9 @@ def build_definitions(
     resources = {names.postgres: source, names.replication: replication}
     upkeep = [resync_job(shown, names), expire_job(names)]
     if not relations:
-        return dg.Definitions(jobs=upkeep, resources=resources, executor=dg.in_process_executor)
+        return dg.Definitions(
+            jobs=upkeep, sensors=[waiting_sensor(names)], resources=resources, executor=dg.in_process_executor
+        )
     return dg.Definitions(
         assets=[lake_assets(config, relations, shown, names), *source_assets(relations, shown)],
         asset_checks=[content_checks(config, relations, shown, names)],

@@ -60,8 +60,9 @@ class Memory:
 
     `asked`: the position that the last request was made for; `settled`: the checkpoint for which it is known that no
     table is behind, or a run was asked for those that are; `waiting_since`: when WAL past checkpoint and `asked` was
-    first seen; `failures`: how many runs have failed in a row, `run_id` the last of them; `observed_at`: when lag was
-    last recorded; `asked_at` and `writers`: when the last request was made, and which transactions had ended then.
+    first seen; `failures`: how many runs have failed in a row, `run_id` the last of them; `observed_at` and
+    `observed`: when lag was last recorded, and between which positions; `asked_at` and `writers`: when the last request
+    was made, and which transactions had ended then.
     """
 
     asked: Lsn | None = None
@@ -72,6 +73,7 @@ class Memory:
     failures: int = 0
     run_id: str | None = None
     observed_at: datetime | None = None
+    observed: str | None = None
 
     def after(self, last: LastRun | None) -> Self:
         """Count a run that has failed, once; forget the failures after one that has not."""

@@ -47,8 +47,10 @@ def lag_sensor(
             decision = look.decision(memory)
         except NeonLakeError as exc:
             return dg.SensorResult(skip_reason=str(exc), cursor=context.cursor)
-        observed = look.observations(translator.slot_key, decision)
-        memory = replace(decision.memory, observed_at=look.now) if observed else decision.memory
+        memory = decision.memory
+        observed = look.observations(translator.slot_key, memory, asked=decision.ask)
+        if observed:
+            memory = replace(memory, observed_at=look.now, observed=look.stretch)
         if not decision.ask:
             return dg.SensorResult(skip_reason=decision.reason, cursor=memory.to_cursor(), asset_events=observed)
         context.log.info(decision.reason)
@@ -65,6 +67,31 @@ def lag_sensor(
         default_status=dg.DefaultSensorStatus.RUNNING
         if config.orchestration.sensor_on
         else dg.DefaultSensorStatus.STOPPED,
+        required_resource_keys=names.resources,
+        tags=names.tags,
+    )
+
+
+def waiting_sensor(names: Names) -> dg.SensorDefinition:
+    """Stands in for the lag sensor while no table is known, and says so."""
+
+    def tick(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        try:
+            found = opened(context.resources, names).relations()
+        except NeonLakeError as exc:
+            return dg.SkipReason(f"No table is known yet. {exc}")
+        if not found:
+            return dg.SkipReason(
+                "The pipeline file's patterns match no table of the source; correct them, then reload."
+            )
+        return dg.SkipReason(f"The source has {len(found)} tables now; reload the definitions to see them.")
+
+    return dg.SensorDefinition(
+        name=names.sensor,
+        evaluation_fn=tick,
+        minimum_interval_seconds=30,
+        description="Says why no table is known.",
+        default_status=dg.DefaultSensorStatus.RUNNING,
         required_resource_keys=names.resources,
         tags=names.tags,
     )
@@ -99,12 +126,15 @@ class _Look:
         """The hours that a run of now covers: from that of the last commit in the log on."""
         return recent(newest(self._head), self.now, first_hour(self._replication.parts.config.orchestration))
 
-    def observations(self, key: dg.AssetKey, decision: Decision) -> list[dg.AssetObservation]:
-        """The slot's lag, when a run is asked for or it was last recorded a while ago, and something waits."""
-        at = decision.memory.observed_at
-        fresh = at is not None and self.now - at < OBSERVED_EVERY
-        waiting = decision.ask or decision.memory.waiting_since is not None
-        if self._slot is None or self._head is None or not waiting or (fresh and not decision.ask):
+    @property
+    def stretch(self) -> str:
+        """What lag is measured between."""
+        return f"{self._head.end if self._head else None}..{self._position}"
+
+    def observations(self, key: dg.AssetKey, memory: Memory, *, asked: bool) -> list[dg.AssetObservation]:
+        """The slot's lag, when a run is asked for, and else every so often while it changes."""
+        due = memory.observed_at is None or self.now - memory.observed_at >= OBSERVED_EVERY
+        if self._slot is None or self._head is None or not (asked or (due and memory.observed != self.stretch)):
             return []
         facts: dict[str, Any] = {
             "lag_bytes": max(self._position - self._head.end, 0),

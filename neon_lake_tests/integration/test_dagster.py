@@ -14,7 +14,7 @@ import dagster as dg
 import pytest
 
 from neon_lake.lifecycle import State
-from neon_lake.orchestration import PostgresResource, build_definitions, metadata
+from neon_lake.orchestration import PostgresResource, build_definitions, metadata, sensors
 from neon_lake.orchestration.hours import HOUR, Hours, hour_of, key_of
 from neon_lake.orchestration.names import CONTENT, ROW_COUNT, STARTED_BY_TAG
 from neon_lake.schema import TableName
@@ -398,6 +398,15 @@ def test_the_sensor_asks_for_the_first_run_then_for_what_is_new(dagster: Dagster
     (observed,) = lot.observed
     assert observed.asset_key == dg.AssetKey(["lab", "source", "replication_slot"])
     assert cast("int", observed.metadata["lag_bytes"].value) > 100_000
+
+
+def test_lag_that_does_not_change_is_recorded_once(dagster: Dagster, monkeypatch: pytest.MonkeyPatch) -> None:
+    dagster.sync()
+    first = dagster.tick()
+    assert len(first.observed) == 1
+    monkeypatch.setattr(sensors, "OBSERVED_EVERY", timedelta(0))
+    again = dagster.tick(first.cursor)
+    assert again.observed == [] or again.observed[0].metadata != first.observed[0].metadata
 
 
 def test_the_sensor_takes_no_slot_and_confirms_nothing(dagster: Dagster) -> None:

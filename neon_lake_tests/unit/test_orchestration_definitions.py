@@ -101,17 +101,30 @@ def test_a_memory_that_cannot_be_read_is_none(tmp_path: Path, text: str) -> None
     assert known_tables(load(pipeline_file(tmp_path, tables="['public.*']")), PostgresResource()) == ()
 
 
-def test_a_location_without_a_known_table_loads(tmp_path: Path) -> None:
+def test_a_location_without_a_known_table_loads_and_says_why(tmp_path: Path) -> None:
     definitions = build_definitions(pipeline_file(tmp_path, tables="['public.*']"))
-    assert {"resync", "expire"} <= set(definitions.get_repository_def().job_names)
+    repository = definitions.get_repository_def()
+    assert {"resync", "expire"} <= set(repository.job_names)
+    with (
+        dg.DagsterInstance.ephemeral() as instance,
+        dg.build_sensor_context(
+            instance=instance, definitions=definitions, resources=dict(definitions.resources or {})
+        ) as context,
+    ):
+        said = str(repository.get_sensor_def("lag").evaluate_tick(context).skip_message)
+    assert "No table is known yet" in said
+    assert "cannot be reached" in said
+    assert "hush" not in said
 
 
 def test_a_missing_pipeline_file_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from neon_lake.definitions import defs
 
     monkeypatch.setenv("NEON_LAKE_CONFIG", str(tmp_path / "nowhere.yaml"))
-    with pytest.raises(ConfigError, match=r"nowhere\.yaml cannot be read .*; give its path with"):
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml cannot be read .*; give its path with") as raised:
         defs()
+    assert raised.value.__cause__ is None
+    assert raised.value.__suppress_context__
 
 
 def test_a_wrong_pipeline_file_is_one_sentence_with_its_line(tmp_path: Path) -> None:

@@ -261,6 +261,7 @@ memories = st.builds(
     asked_at=st.none() | st.datetimes(timezones=st.just(UTC)),
     observed_at=st.none() | st.datetimes(timezones=st.just(UTC)),
     writers=st.none() | st.text(),
+    observed=st.none() | st.text(),
     failures=st.integers(0, 100),
     run_id=st.none() | st.text(),
 )
