@@ -342,7 +342,8 @@ def test_a_temporary_slot_goes_with_its_snapshot(database: Database) -> None:
         assert database.query("SELECT temporary FROM pg_replication_slots WHERE database = current_database()") == [
             (True,)
         ]
-    assert database.query("SELECT 1 FROM pg_replication_slots WHERE database = current_database()") == []
+    while database.query("SELECT 1 FROM pg_replication_slots WHERE database = current_database()"):
+        pass  # a connection that is closed takes a moment to end at the server, and its slot with it
 
 
 def test_a_large_table_is_read_in_ranges_without_loss(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
