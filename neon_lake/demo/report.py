@@ -57,7 +57,7 @@ class TableReport:
 
     def to_json(self) -> dict[str, Any]:
         """For `--json`."""
-        best, worst = self.freshness or (None, None)
+        best, worst = (round(age, 2) for age in self.freshness) if self.freshness else (None, None)
         return {
             "source_rows": self.source_rows,
             "lake_rows": self.lake_rows,
