@@ -75,7 +75,7 @@ def run_demo(*, ui: bool, as_json: bool, size: Size | None = None) -> int:
         if any(root.glob("*.log")):
             narrator.say(f"What Dagster's programs said is kept in {root}")
         else:
-            root.rmdir()
+            shutil.rmtree(root)
         raise
     except KeyboardInterrupt:
         narrator.say("Stopped.")
