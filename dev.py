@@ -92,9 +92,7 @@ def run(*command: str, **variables: str) -> None:
     """Runs one step of the set-up with its output on stderr; ends the program if the step fails."""
     env = {**os.environ, "VIRTUAL_ENV": str(VENV), "PIP_DISABLE_PIP_VERSION_CHECK": "1", **variables}
     if subprocess.run(command, cwd=ROOT, env=env, stdout=sys.stderr, check=False).returncode:
-        fail(
-            f"`{Path(command[0]).name} {' '.join(command[1:3])}` failed: see the lines above, then try again."
-        )
+        fail(f"`{Path(command[0]).name} {' '.join(command[1:3])}` failed: see the lines above, then try again.")
 
 
 def index_of_pip() -> dict[str, str]:
@@ -186,9 +184,7 @@ def test(arguments: Sequence[str]) -> NoReturn:
     linted = lint()
     workers = max(2, min(4, os.cpu_count() or 2))
     say(f"· pytest, {workers} processes")
-    tested = subprocess.run(
-        [tool("python"), "-m", "pytest", "-n", str(workers)], cwd=ROOT, check=False
-    ).returncode
+    tested = subprocess.run([tool("python"), "-m", "pytest", "-n", str(workers)], cwd=ROOT, check=False).returncode
     if not linted:
         say("· a static check FAILED: see above")
     raise SystemExit(tested or (0 if linted else 1))
@@ -242,9 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     )
     commands = ("demo", "test", "lint", "bench", "lock", "setup")
     parser.add_argument("command", choices=commands, metavar="COMMAND", help="one of the commands below")
-    parser.add_argument(
-        "rest", nargs=argparse.REMAINDER, metavar="ARGUMENTS", help="handed to the command as they are"
-    )
+    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="ARGUMENTS", help="handed to the command as they are")
     parsed = parser.parse_args(arguments)
     rest: list[str] = parsed.rest
     if parsed.command == "lock":

@@ -140,7 +140,8 @@ def retry_policy(error: BaseException) -> Retry | None:
     if not isinstance(error, NeonLakeError) or not error.transient:
         return None
     if isinstance(error, SlotInUse):
-        return Retry(attempts=5, delay=1.0)
+        # the source has waited for the slot already
+        return Retry(attempts=2, delay=1.0)
     return Retry(attempts=4, delay=0.5)
 
 

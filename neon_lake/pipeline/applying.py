@@ -12,13 +12,13 @@ import pyarrow.compute as pc
 
 from neon_lake.apply.mirror import mirror
 from neon_lake.apply.plan import target_schema
-from neon_lake.change import COMMITTED_AT, LSN, Lsn, change_schema
+from neon_lake.change import COMMITTED_AT, LSN, OP, TRUNCATE, Lsn, change_schema
 from neon_lake.config import Table
 from neon_lake.destinations.base import Target
 from neon_lake.errors import DestinationError, ResyncNeeded
 from neon_lake.lifecycle import Event as Happening
 from neon_lake.lifecycle import Mark, State, after, event_of, sentence, state_of
-from neon_lake.pipeline.following import check_settings, follow, nothing
+from neon_lake.pipeline.following import check_keys, check_settings, follow, nothing
 from neon_lake.pipeline.parts import Parts, Progress
 from neon_lake.pipeline.results import TableResult
 from neon_lake.pipeline.snapshots import apply_snapshot, usable
@@ -185,7 +185,9 @@ def read_changes(
     if obstacle := difference(target.schema, relation).obstacle:
         raise ResyncNeeded(f"The schema of {target.table} changed: {obstacle}.")
     schema = change_schema(relation)
-    return pa.concat_tables(found, promote_options="default").select(schema.names).cast(schema), relation
+    changes = pa.concat_tables(found, promote_options="default").select(schema.names).cast(schema)
+    check_keys(relation, changes.filter(pc.not_equal(changes[OP], TRUNCATE)))
+    return changes, relation
 
 
 def _slices(chain: Sequence[Manifest], table: TableName, memory: int) -> Iterator[list[Manifest]]:

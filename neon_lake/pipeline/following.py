@@ -10,7 +10,7 @@ from neon_lake.apply.plan import MergePlan, target_schema
 from neon_lake.change import DELETED_AT, LSN
 from neon_lake.config import Deletes, Table
 from neon_lake.destinations.base import Target
-from neon_lake.errors import ResyncNeeded
+from neon_lake.errors import ResyncNeeded, TableRefused
 from neon_lake.pipeline.parts import Parts
 from neon_lake.schema import EXCLUDED, KEY, Relation, difference
 
@@ -22,6 +22,16 @@ def check_settings(target: Target, settings: Table) -> None:
     noted = (target.schema.field(LSN).metadata or {}).get(EXCLUDED, b"[]")
     if taken_in := set(json.loads(noted)) - set(settings.exclude):
         raise ResyncNeeded(f"Column {min(taken_in)} of {target.table} is no longer excluded.")
+
+
+def check_keys(relation: Relation, rows: pa.Table | pa.RecordBatch) -> None:
+    """Raise `TableRefused` when a row's key has a value that its column in the lake cannot hold."""
+    for column in relation.key:
+        if rows[column.name].null_count:
+            raise TableRefused(
+                f"A key of {relation.table} has a value that {column.arrow} cannot hold, such as an infinite date, "
+                f"in {column.name}; correct the row, or leave the table out with skip: true."
+            )
 
 
 def follow(parts: Parts, target: Target, relation: Relation, settings: Table) -> Target:

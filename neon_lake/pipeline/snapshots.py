@@ -15,6 +15,7 @@ from neon_lake.apply.plan import MergePlan, Truncation, target_schema
 from neon_lake.change import COMMITTED_AT, DELETED_AT, LSN, TIMESTAMP, Lsn
 from neon_lake.config import Deletes, Table
 from neon_lake.destinations.base import Target
+from neon_lake.pipeline.following import check_keys
 from neon_lake.pipeline.parts import Parts, Progress
 from neon_lake.schema import Relation, difference
 from neon_lake.sources.base import Snapshot
@@ -36,6 +37,7 @@ def _stage_one(parts: Parts, snapshot: Snapshot, relation: Relation) -> None:
     done = 0
     with parts.log.snapshot_writer(relation.table, snapshot.lsn) as writer:
         for batch in parts.source.read(snapshot, relation):
+            check_keys(relation, batch)
             writer.write_rows(relation, batch)
             done += batch.num_rows
             parts.progress(Progress(verb="snapshot", table=relation.table, rows=done))

@@ -42,17 +42,18 @@ class ChangeLog:
 
     def head(self) -> Manifest | None:
         """The last manifest, whose end is the checkpoint; None when the log has not begun."""
-        starts = self._starts()
-        return self._manifest(starts[-1]) if starts else None
+        names = self.storage.names(MANIFESTS)
+        return self._manifest(names[-1]) if names else None
 
     def since(self, position: Lsn) -> tuple[Manifest, ...]:
         """The manifests that reach past `position`, in order; an unbroken chain.
 
         The first one may start after `position`, when what came before has expired.
         """
-        starts = self._starts()
-        first = max(bisect_right(starts, position) - 1, 0)
-        chain = [self._manifest(start) for start in starts[first:]]
+        names = self.storage.names(MANIFESTS)
+        # names sort as their positions do
+        first = max(bisect_right(names, _name(position)) - 1, 0)
+        chain = [self._manifest(name) for name in names[first:]]
         check_chain(chain)
         return tuple(m for m in chain if m.end > position)
 
@@ -99,7 +100,7 @@ class ChangeLog:
             gap=gap,
         )
         failpoint("capture.segments-written")
-        if not self.storage.create(f"{MANIFESTS}/{start.hex}.json", manifest.to_bytes()):
+        if not self.storage.create(f"{MANIFESTS}/{_name(start)}", manifest.to_bytes()):
             raise LogConflict(f"Another capture has extended the log from {start}; let it finish, then run this again.")
         failpoint("capture.manifest-published")
         return manifest
@@ -112,19 +113,15 @@ class ChangeLog:
             raise LogDamaged(f"The segment {segment.path} is missing; restore the file, or resync its table.") from None
         return segments.read(segment, data, columns)
 
-    def _starts(self) -> list[Lsn]:
-        paths = (entry.path for entry in self.storage.list(MANIFESTS))
-        return [Lsn.from_hex(p.removeprefix(f"{MANIFESTS}/").removesuffix(".json")) for p in paths]
-
-    def _manifest(self, start: Lsn) -> Manifest:
-        path = f"{MANIFESTS}/{start.hex}.json"
+    def _manifest(self, name: str) -> Manifest:
+        path = f"{MANIFESTS}/{name}"
         if path not in self._read:
             try:
                 data = self.storage.read(path)
             except KeyError:
                 raise LogDamaged(f"The manifest {path} vanished while the log was read; run this again.") from None
             manifest = Manifest.from_bytes(data, path)
-            if manifest.start != start:
+            if _name(manifest.start) != name:
                 raise LogDamaged(f"The manifest {path} is of another stretch ({manifest.start}); restore the file.")
             self._read[path] = manifest
         return self._read[path]
@@ -167,7 +164,7 @@ class ChangeLog:
 
     def manifests(self) -> Iterator[Manifest]:
         """All manifests, in order."""
-        return (self._manifest(start) for start in self._starts())
+        return (self._manifest(name) for name in self.storage.names(MANIFESTS))
 
     def snapshots(self) -> dict[str, SnapshotManifest]:
         """All published snapshots, by the path of their manifest."""
@@ -182,9 +179,13 @@ class ChangeLog:
     def remove(self, choice: Expiry) -> None:
         """Carry out a decision of `expired`; a manifest goes before its segments, the oldest first."""
         for manifest in choice.manifests:
-            self.storage.delete([f"{MANIFESTS}/{manifest.start.hex}.json"])
+            self.storage.delete([f"{MANIFESTS}/{_name(manifest.start)}"])
         self.storage.delete(sorted(choice.segments, key=lambda path: not path.endswith(".json")))
         self.storage.delete(choice.orphans)
+
+
+def _name(start: Lsn) -> str:
+    return f"{start.hex}.json"
 
 
 def _mark_path(table: TableName) -> str:

@@ -62,6 +62,14 @@ def test_a_listing_is_in_the_order_of_paths_and_of_one_folder(storage: Storage) 
     assert list(storage.list("none")) == []
 
 
+def test_names_are_those_of_one_folder_in_order(storage: Storage) -> None:
+    for path in ("a/2.json", "a/10.json", "a/b/3.json", "c"):
+        storage.create(path, b"")
+    with storage.sink("a/unfinished"):
+        assert [n for n in storage.names("a") if n != "b"] == ["10.json", "2.json"]
+    assert storage.names("none") == []
+
+
 def test_deleting_is_idempotent(storage: Storage) -> None:
     storage.create("a/x", b"")
     storage.delete(["a/x", "a/y"])

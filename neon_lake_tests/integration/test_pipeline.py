@@ -382,3 +382,19 @@ def test_going_from_soft_to_hard_deletes_removes_what_was_deleted(lab: Lab) -> N
     assert len(lab.lake("public.a")) == 2
     assert replace(lab).replication.sync().ok
     lab.assert_equal("public.a")
+
+
+def test_a_key_that_the_lake_cannot_hold_parks_its_table(filled: Lab) -> None:
+    filled.database.execute(
+        "CREATE TABLE days (day date PRIMARY KEY, n int); INSERT INTO days VALUES ('2026-01-01', 1)"
+    )
+    filled.replication.sync()
+    filled.database.execute("INSERT INTO days VALUES ('infinity', 2); UPDATE a SET name = 'on' WHERE id = 1")
+    result = filled.replication.sync()
+    days = TableName("public", "days")
+    assert result.tables[days].state is State.PARKED
+    assert "such as an infinite date, in day" in str(result.tables[days].error)
+    filled.assert_equal("public.a")
+    filled.database.execute("DELETE FROM days WHERE day = 'infinity'")
+    assert filled.replication.resync([days]).ok
+    filled.assert_equal("public.days")

@@ -26,16 +26,16 @@ def attempt(error: NeonLakeError, number: int) -> Exception:
 
 def test_what_may_pass_is_tried_again_after_growing_pauses() -> None:
     pauses = []
-    for number in range(5):
-        again = attempt(SlotInUse("The slot is in use."), number)
+    for number in range(4):
+        again = attempt(SourceUnavailable("It is away."), number)
         assert isinstance(again, dg.RetryRequested)
         pauses.append(again.seconds_to_wait)
-    assert pauses == [1, 2, 4, 8, 16]
+    assert pauses == [0.5, 1, 2, 4]
 
 
 @pytest.mark.parametrize(
     ("error", "number"),
-    [(SlotInUse("The slot is in use."), 5), (SourceUnavailable("It is away."), 4), (SlotLost("It is gone."), 0)],
+    [(SlotInUse("The slot is in use."), 2), (SourceUnavailable("It is away."), 4), (SlotLost("It is gone."), 0)],
 )
 def test_in_the_end_a_step_fails_with_the_sentence(error: NeonLakeError, number: int) -> None:
     failed = attempt(error, number)

@@ -33,9 +33,7 @@ def pins() -> Iterator[Requirement]:
 
 
 def committed_files() -> Iterator[Path]:
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    listed = subprocess.run(["git", "ls-files", "-z", "--cached"], cwd=ROOT, capture_output=True, text=True, check=True)
     for name in filter(None, listed.stdout.split("\0")):
         path = ROOT / name
         if path.is_file():
@@ -76,14 +74,8 @@ def test_lock_leaves_the_databricks_extra_out() -> None:
 
 def test_committed_files_name_no_machine_and_no_index() -> None:
     # Taken apart here, so that this file does not hold what it looks for.
-    machine = (
-        rb"(?<![\w.$}])/(?:"
-        + b"|".join([b"wo" + b"rk", b"ro" + b"ot", b"ho" + b"me", b"Us" + b"ers"])
-        + rb")/\w"
-    )
-    hosts = b"|".join(
-        [rb"pypi\." + b"org", rb"python" + rb"hosted\.org", b"arti" + b"factory", b"/sim" + b"ple/"]
-    )
+    machine = rb"(?<![\w.$}])/(?:" + b"|".join([b"wo" + b"rk", b"ro" + b"ot", b"ho" + b"me", b"Us" + b"ers"]) + rb")/\w"
+    hosts = b"|".join([rb"pypi\." + b"org", rb"python" + rb"hosted\.org", b"arti" + b"factory", b"/sim" + b"ple/"])
     unwanted = re.compile(machine + b"|" + hosts)
     found = [
         f"{path.relative_to(ROOT)}: {match[0].decode()}"
@@ -135,9 +127,7 @@ def test_help_of_the_command_line_loads_nothing_heavy() -> None:
 
 @pytest.mark.parametrize("command", ["demo", "test", "lint", "bench", "lock"])
 def test_the_set_up_script_explains_each_command(command: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "dev.py", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "dev.py", "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert f"\n  {command} " in done.stdout
 
 
@@ -185,8 +175,6 @@ def test_the_wheel_holds_every_file_of_the_package(tmp_path: Path) -> None:
     )
     (wheel,) = tmp_path.glob("*.whl")
     packed = set(zipfile.ZipFile(wheel).namelist())
-    package = {
-        str(path.relative_to(ROOT)) for path in committed_files() if path.is_relative_to(ROOT / "neon_lake")
-    }
+    package = {str(path.relative_to(ROOT)) for path in committed_files() if path.is_relative_to(ROOT / "neon_lake")}
     assert package <= packed
     assert not [name for name in packed if name.startswith("neon_lake_tests")]

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable, QueryBuilder, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 
@@ -98,7 +97,7 @@ class DeltaDestination:
         present = [name for name in columns if name in target.schema.names]
         schema = pa.schema([target.schema.field(name) for name in [*names, *present]])
         bounds = pc.min_max(keys[names[0]].combine_chunks())
-        first = ds.field(names[0])
+        first = pc.field(names[0])
         with self._translated(target.table):
             data = self._open(target).to_pyarrow_dataset()
             within = (first >= bounds["min"]) & (first <= bounds["max"])

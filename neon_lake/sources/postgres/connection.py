@@ -6,14 +6,16 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import adbc_driver_manager
-import adbc_driver_postgresql.dbapi as adbc
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from neon_lake.errors import SourceError, SourceRefused, SourceUnavailable, SourceUnreachable
+
+if TYPE_CHECKING:
+    import adbc_driver_manager.dbapi
 
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 
@@ -122,8 +124,10 @@ class ConnectionSettings:
                 connection.close()
 
     @contextmanager
-    def adbc(self) -> Iterator[adbc.Connection]:
+    def adbc(self) -> Iterator[adbc_driver_manager.dbapi.Connection]:
         """A connection that returns Arrow, in autocommit mode."""
+        import adbc_driver_postgresql.dbapi as adbc  # noqa: PLC0415 - it loads pandas, and only snapshots need it
+
         parameters = self.parameters()
         with self.translated():
             try:
