@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from neon_lake.apply.plan import MergePlan, target_schema
-from neon_lake.change import DELETED_AT, LSN
+from neon_lake.change import DELETED_AT, LSN, OP, TRUNCATE
 from neon_lake.config import Deletes, Table
 from neon_lake.destinations.base import Target
 from neon_lake.errors import ResyncNeeded, TableRefused
@@ -25,7 +26,12 @@ def check_settings(target: Target, settings: Table) -> None:
 
 
 def check_keys(relation: Relation, rows: pa.Table | pa.RecordBatch) -> None:
-    """Raise `TableRefused` when a row's key has a value that its column in the lake cannot hold."""
+    """Raise `TableRefused` when a row's key has a value that its column in the lake cannot hold.
+
+    `rows` are of a snapshot or changes; a TRUNCATE has no key.
+    """
+    if OP in rows.schema.names and any(rows[column.name].null_count for column in relation.key):
+        rows = rows.filter(pc.not_equal(rows[OP], TRUNCATE))
     for column in relation.key:
         if rows[column.name].null_count:
             raise TableRefused(
