@@ -104,8 +104,10 @@ class DeltaDestination:
             # Files that a merge wrote hold views of text and bytes, which Arrow compares with nothing: there the range
             # chooses files, by their statistics, and no rows.
             viewed = pa.types.is_string(schema.types[0]) or pa.types.is_binary(schema.types[0])
-            rows = None if viewed else within
-            files = data.get_fragments(filter=within)
+            # the statistics know nothing of NaN
+            floating = pa.types.is_floating(schema.types[0])
+            rows = None if viewed or floating else within
+            files = data.get_fragments(filter=None if floating else within)
             batches = (b for file in files for b in file.to_batches(columns=schema.names, filter=rows))
             found = [_with_keys(pa.table(batch).cast(schema), keys) for batch in batches if batch.num_rows]
         table = pa.concat_tables([schema.empty_table(), *found])

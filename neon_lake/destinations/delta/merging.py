@@ -43,7 +43,7 @@ def _merge(
     merger = (
         delta.merge(
             _with_removals(schema, plan),
-            " AND ".join(f"t.{quoted(name)} = s.{quoted(name)}" for name in keys),
+            " AND ".join(_same(schema.field(name)) for name in keys),
             source_alias="s",
             target_alias="t",
             merge_schema=evolve,
@@ -66,6 +66,16 @@ def _merge(
             predicate=f"t.{quoted(DELETED_AT)} IS NULL",
         )
     merger.execute()
+
+
+def _same(field: pa.Field) -> str:
+    """The condition that a key column is the same on both sides.
+
+    Files' statistics know nothing of NaN, and the planner trusts them: it takes a file with 1 and NaN for one with 1
+    alone. So floating-point keys are compared by their text, which has as many digits as it takes.
+    """
+    sides = (f"t.{quoted(field.name)}", f"s.{quoted(field.name)}")
+    return " = ".join(f"CAST({side} AS STRING)" if pa.types.is_floating(field.type) else side for side in sides)
 
 
 def _with_removals(schema: pa.Schema, plan: MergePlan) -> pa.Table:

@@ -125,8 +125,14 @@ def sql_type(name: str, oid: int, modifier: int, known: Mapping[int, TypeFacts])
     return SqlType(name=name, base=facts.base, modifier=modifier, element=element, delimiter=facts.delimiter)
 
 
+def landing(of_type: SqlType, *, key: bool) -> SqlType:
+    """The type as which a column's values land. An array in a key is text: nothing joins or merges by lists."""
+    return SqlType(name=of_type.name, base="") if key and of_type.element is not None else of_type
+
+
 def column(facts: ColumnFacts, of_type: SqlType) -> Column:
     """The column of a relation."""
+    of_type = landing(of_type, key=facts.key)
     return Column(
         name=facts.name,
         type=of_type.name,
@@ -155,15 +161,16 @@ def layout(connection: Connection, message: RelationMessage, excluded: frozenset
         if wire.name in excluded:
             sql_types.append(None)
             continue
-        of_type = sql_type(name, wire.type_oid, wire.modifier, known)
-        sql_types.append(of_type)
         now = facts.get(wire.name)
+        key = now is not None and now.key if from_catalogue else wire.identity
+        of_type = landing(sql_type(name, wire.type_oid, wire.modifier, known), key=key)
+        sql_types.append(of_type)
         wanted.append(
             Column(
                 name=wire.name,
                 type=name,
                 arrow=arrow_type(of_type),
-                key=now is not None and now.key if from_catalogue else wire.identity,
+                key=key,
                 nullable=now is None or now.nullable,
                 has_default=now is not None and now.has_default,
             )

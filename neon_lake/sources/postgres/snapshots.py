@@ -140,6 +140,7 @@ def _readings(connection: Connection, relation: Relation) -> list[_Reading]:
                 f"The column {column.name} of {relation.table} was dropped or altered just now; run the sync again."
             )
         of_type = catalog.sql_type(facts.type_name, facts.type_oid, facts.modifier, types)
+        of_type = catalog.landing(of_type, key=column.key)
         name = sql.Identifier(column.name)
         if of_type.base in NATIVE:
             readings.append(_Reading(column=column, expression=name, text=None))
