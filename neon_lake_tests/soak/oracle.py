@@ -1,0 +1,231 @@
+"""Source and lake side by side, value by value, without the project's own comparison and its decoding.
+
+Postgres renders every value of the source; the lake's values are rendered the same way, by their Arrow type. A value
+that the lake's type cannot hold is null there, and its text is in `_rescued_data`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import deltalake
+import psycopg
+import pyarrow as pa
+
+from neon_lake_tests.soak.tables import name
+
+_SESSION: Final = (
+    "-c TimeZone=UTC -c DateStyle=ISO -c IntervalStyle=iso_8601 -c bytea_output=hex -c extra_float_digits=1"
+)
+_OWN: Final = {"_lsn", "_committed_at", "_rescued_data", "_deleted_at"}
+_EXCLUDED: Final = {"x_1": {"hidden"}}
+_SHOWN: Final = 5
+
+Row = tuple[Any, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """One table of the source: its columns with their types, and those of its key."""
+
+    schema: str
+    called: str
+    columns: tuple[str, ...]
+    key: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.schema}.{self.called}"
+
+
+def tables(url: str) -> list[Found]:
+    """The tables that the pipeline follows, as the catalogue has them: keys of the replica identity or primary."""
+    with psycopg.connect(url) as connection:
+        rows = connection.execute(
+            """
+            SELECT n.nspname, c.relname, array_agg(a.attname ORDER BY a.attnum),
+                   (SELECT array_agg(k.attname ORDER BY k.attnum) FROM pg_index i
+                      JOIN pg_attribute k ON k.attrelid = c.oid AND k.attnum = ANY (i.indkey)
+                     WHERE i.indrelid = c.oid
+                       AND CASE c.relreplident WHEN 'i' THEN i.indisreplident ELSE i.indisprimary END)
+              FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid
+             WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND n.nspname IN ('public', 'other')
+               AND a.attnum > 0 AND NOT a.attisdropped
+             GROUP BY c.oid, n.nspname, c.relname ORDER BY 1, 2
+            """
+        ).fetchall()
+    return [
+        Found(
+            schema=schema,
+            called=called,
+            columns=tuple(c for c in columns if c not in _EXCLUDED.get(called, ())),
+            key=tuple(key),
+        )
+        for schema, called, columns, key in rows
+    ]
+
+
+def differences(url: str, table: Found, lake: Path) -> tuple[int, list[str]]:
+    """How many rows the source has, and a line for each of the first things that are not the same."""
+    delta = deltalake.DeltaTable(lake)
+    data: pa.Table = delta.to_pyarrow_table()
+    names = [c for c in data.column_names if c not in _OWN]
+    if names != list(table.columns) and set(names) != set(table.columns):
+        return 0, [f"{table}: the lake has the columns {names}, the source {list(table.columns)}"]
+    kinds = [data.schema.field(c).type for c in table.columns]
+    ours, theirs = _source(url, table, kinds), _lake(data, table)
+    live = [row for row, gone in theirs if not gone]
+    found = []
+    keys = Counter(_key(table, row) for row, _ in theirs)
+    found += [f"{table}: the key {key} is {n} times in the lake" for key, n in keys.items() if n > 1]
+    mine, its = {_key(table, r): r for r in ours}, {_key(table, r): r for r in live}
+    found += [f"{table}: {k} is missing in the lake" for k in mine if k not in its]
+    found += [f"{table}: {k} is only in the lake" for k in its if k not in mine]
+    for key in mine.keys() & its.keys():
+        for column, a, b in zip(table.columns, mine[key], its[key], strict=True):
+            if a != b:
+                found.append(f"{table}: {key} {column}: {_short(a)} at the source, {_short(b)} in the lake")
+    if not found and Counter(map(repr, ours)) != Counter(map(repr, live)):
+        found.append(f"{table}: rows differ")
+    return len(ours), found[:_SHOWN]
+
+
+def deleted(table: Found, lake: Path) -> set[Row] | None:
+    """The keys that the lake keeps of rows that are deleted; None when it keeps none."""
+    data: pa.Table = deltalake.DeltaTable(lake).to_pyarrow_table()
+    if "_deleted_at" not in data.column_names:
+        return None
+    return {_key(table, row) for row, _ in _lake(data, table)}
+
+
+def _short(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) < 120 else f"{shown[:80]}… ({len(shown)} characters)"
+
+
+def _key(table: Found, row: Row) -> Row:
+    return tuple(row[table.columns.index(column)] for column in table.key)
+
+
+def _source(url: str, table: Found, kinds: Sequence[pa.DataType]) -> list[Row]:
+    """Every row as `_lake` has it: what the server's output functions write, straight from the wire."""
+    asked = ", ".join(_expression(name(c), kind) for c, kind in zip(table.columns, kinds, strict=True))
+    statement = f"SELECT {asked} FROM {name(table.schema)}.{name(table.called)}"
+    with psycopg.connect(url, options=_SESSION) as connection:
+        result = connection.execute(statement.encode()).pgresult
+    assert result is not None
+    return [
+        tuple(_plain(result.get_value(row, place), kind) for place, kind in enumerate(kinds))
+        for row in range(result.ntuples)
+    ]
+
+
+def _expression(column: str, kind: pa.DataType) -> str:
+    """What is asked of Postgres for a column that the lake has as `kind`: a list's elements, else the value.
+
+    Arrays that are no plain lists (several dimensions, bounds of their own) are text in the lake.
+    """
+    if pa.types.is_list(kind):
+        plain = f"array_ndims({column}) IS NULL OR (array_ndims({column}) = 1 AND array_lower({column}, 1) = 1)"
+        return f"CASE WHEN {plain} THEN to_jsonb({column}::text[]) ELSE to_jsonb({column}::text) END"
+    return column
+
+
+def _plain(value: bytes | None, kind: pa.DataType) -> Any:
+    if value is None:
+        return None
+    text = value.decode()
+    if pa.types.is_list(kind):
+        return json.loads(text)
+    return _float(float(text), kind) if pa.types.is_floating(kind) else text
+
+
+def _float(value: float, kind: pa.DataType) -> str:
+    return repr(pa.scalar(value, kind).as_py())
+
+
+def _lake(data: pa.Table, table: Found) -> list[tuple[Row, bool]]:
+    columns = [_rendered(data[c].combine_chunks(), data.schema.field(c).type) for c in table.columns]
+    rescued = data["_rescued_data"].to_pylist()
+    gone = data["_deleted_at"].to_pylist() if "_deleted_at" in data.column_names else [None] * len(data)
+    rows = []
+    for n, texts in enumerate(rescued):
+        kept = json.loads(texts) if texts else {}
+        values = []
+        for column, rendered in zip(table.columns, columns, strict=True):
+            value = rendered[n]
+            if column in kept:
+                # what is rescued is nowhere else
+                value = kept[column] if value is None else f"both {value!r} and {kept[column]!r}"
+            values.append(value)
+        if unknown := set(kept) - set(table.columns):
+            values.append(f"rescued for no column: {unknown}")
+        rows.append((tuple(values), gone[n] is not None))
+    return rows
+
+
+def _rendered(column: pa.Array, kind: pa.DataType) -> list[Any]:
+    return [None if v is None else _render(kind)(v) for v in _values(column, kind)]
+
+
+def _values(column: pa.Array, kind: pa.DataType) -> list[Any]:
+    if pa.types.is_timestamp(kind):
+        column = column.cast(pa.int64())
+    if pa.types.is_date(kind):
+        column = column.cast(pa.int32())
+    return list(column.to_pylist())
+
+
+def _render(kind: pa.DataType) -> Callable[[Any], Any]:  # noqa: PLR0911 - one for each Arrow type
+    """From a value of the lake to Postgres' text."""
+    if pa.types.is_boolean(kind):
+        return lambda v: "t" if v else "f"
+    if pa.types.is_integer(kind):
+        return str
+    if pa.types.is_floating(kind):
+        return lambda v: _float(v, kind)
+    if pa.types.is_decimal(kind):
+        return lambda v: f"{v:f}"
+    if pa.types.is_timestamp(kind):
+        return lambda v: _moment(v, zone=kind.tz is not None)
+    if pa.types.is_date(kind):
+        return _date
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return lambda v: "\\x" + v.hex()
+    if pa.types.is_list(kind):
+        return lambda values: [None if v is None else _render(kind.value_type)(v) for v in values]
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return str
+    raise AssertionError(f"the oracle does not know how Postgres writes what the lake has as {kind}")
+
+
+def _civil(days: int) -> tuple[int, int, int]:
+    """Year, month and day of a day since 1970 in the proleptic Gregorian calendar, any year.
+
+    Source: http://howardhinnant.github.io/date_algorithms.html#civil_from_days
+    """
+    era, of_era = divmod(days + 719468, 146097)
+    year_of_era = (of_era - of_era // 1460 + of_era // 36524 - of_era // 146096) // 365
+    of_year = of_era - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)
+    shifted = (5 * of_year + 2) // 153
+    month = shifted + 3 if shifted < 10 else shifted - 9
+    return year_of_era + era * 400 + (month <= 2), month, of_year - (153 * shifted + 2) // 5 + 1
+
+
+def _date(days: int, clock: str = "") -> str:
+    year, month, day = _civil(days)
+    before = year <= 0
+    return f"{1 - year if before else year:04}-{month:02}-{day:02}{clock}{' BC' if before else ''}"
+
+
+def _moment(micros: int, *, zone: bool) -> str:
+    seconds, fraction = divmod(micros, 1_000_000)
+    days, second = divmod(seconds, 86400)
+    text = f" {second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}"
+    if fraction:
+        text += f".{fraction:06}".rstrip("0")
+    return _date(days, text + ("+00" if zone else ""))
