@@ -398,3 +398,18 @@ def test_a_key_that_the_lake_cannot_hold_parks_its_table(filled: Lab) -> None:
     filled.database.execute("DELETE FROM days WHERE day = 'infinity'")
     assert filled.replication.resync([days]).ok
     filled.assert_equal("public.days")
+
+
+def test_unchanged_values_are_found_in_files_that_a_merge_wrote(lab: Lab) -> None:
+    lab.database.execute(
+        """
+        CREATE TABLE a (id int PRIMARY KEY, v text, doc text); ALTER TABLE a ALTER doc SET STORAGE EXTERNAL;
+        INSERT INTO a SELECT g, 'v', repeat('x', 5000) FROM generate_series(1, 20) g
+        """
+    )
+    lab.replication.sync()
+    lab.database.execute("UPDATE a SET doc = repeat('y', 5000) WHERE id IN (3, 7, 15)")
+    assert lab.replication.sync().ok
+    lab.database.execute("UPDATE a SET v = 'w' WHERE id IN (5, 7, 9)")
+    assert lab.replication.sync().ok
+    lab.assert_equal("public.a")
