@@ -21,9 +21,7 @@ settings.load_profile("ci" if os.environ.get("CI") == "true" else "default")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--pg", type=int, default=18, metavar="MAJOR", help="PostgreSQL to test with (default: 18)"
-    )
+    parser.addoption("--pg", type=int, default=18, metavar="MAJOR", help="PostgreSQL to test with (default: 18)")
 
 
 def pytest_configure(config: pytest.Config) -> None:
