@@ -218,6 +218,7 @@ commands:
   test [PYTEST ARGS]      ruff, mypy, import-linter, then all tests; with arguments, pytest alone with them
   lint                    the static checks alone
   bench NAME [--json]     one benchmark, side by side with the peers that run on this machine
+  soak [--minutes N] [--seed S]  random cases for so long: crashes, DDL, transactions; prints the seed of a failure
   lock [--upgrade]        write requirements.lock from pyproject.toml
   setup                   make the environment, and no more
 
@@ -236,7 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = ("demo", "test", "lint", "bench", "lock", "setup")
+    commands = ("demo", "test", "lint", "bench", "soak", "lock", "setup")
     parser.add_argument("command", choices=commands, metavar="COMMAND", help="one of the commands below")
     parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="ARGUMENTS", help="handed to the command as they are")
     parsed = parser.parse_args(arguments)
@@ -248,6 +249,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         become(tool("neon-lake"), "demo", *rest)
     if parsed.command == "bench":
         become(tool("python"), "-m", "neon_lake_tests.benchmarks", *rest)
+    if parsed.command == "soak":
+        become(tool("python"), "-m", "neon_lake_tests.soak", *rest)
     if parsed.command == "test":
         test(rest)
     raise SystemExit(0 if parsed.command == "setup" or lint() else 1)
