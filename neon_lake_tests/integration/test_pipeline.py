@@ -413,3 +413,23 @@ def test_unchanged_values_are_found_in_files_that_a_merge_wrote(lab: Lab) -> Non
     lab.database.execute("UPDATE a SET v = 'w' WHERE id IN (5, 7, 9)")
     assert lab.replication.sync().ok
     lab.assert_equal("public.a")
+
+
+def test_unchanged_values_are_found_in_files_that_are_older_than_a_column(lab: Lab) -> None:
+    lab.database.execute(
+        """
+        CREATE TABLE a (id int PRIMARY KEY, v text, doc text); ALTER TABLE a ALTER doc SET STORAGE EXTERNAL;
+        INSERT INTO a SELECT g, 'v', repeat('x', 5000) FROM generate_series(1, 20) g
+        """
+    )
+    lab.replication.sync()
+    lab.database.execute(
+        """
+        ALTER TABLE a ADD COLUMN more text; ALTER TABLE a ALTER more SET STORAGE EXTERNAL;
+        INSERT INTO a VALUES (21, 'v', NULL, repeat('y', 5000))
+        """
+    )
+    assert lab.replication.sync().ok
+    lab.database.execute("UPDATE a SET v = 'w' WHERE id IN (20, 21)")
+    assert lab.replication.sync().ok
+    lab.assert_equal("public.a")

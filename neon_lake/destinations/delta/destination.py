@@ -101,14 +101,17 @@ class DeltaDestination:
         with self._translated(target.table):
             data = self._open(target).to_pyarrow_dataset()
             within = (first >= bounds["min"]) & (first <= bounds["max"])
-            # Files that a merge wrote hold views of text and bytes, which Arrow neither compares nor filters. So the
-            # range chooses files and row groups by their statistics, and no rows.
+            # Files that a merge wrote hold views of text and bytes, which Arrow compares with nothing: there the range
+            # chooses files, by their statistics, and no rows.
             viewed = pa.types.is_string(schema.types[0]) or pa.types.is_binary(schema.types[0])
             # the statistics know nothing of NaN
             floating = pa.types.is_floating(schema.types[0])
+            rows = None if viewed or floating else within
             files = data.get_fragments(filter=None if floating else within)
-            parts = (file if viewed or floating else file.subset(within) for file in files)
-            batches = (b for part in parts for b in part.to_batches(columns=schema.names))
+            # by the table's schema: a file has views, and lacks columns that are younger than it is
+            batches = (
+                b for file in files for b in file.to_batches(schema=data.schema, columns=schema.names, filter=rows)
+            )
             found = [_with_keys(pa.table(batch).cast(schema), keys) for batch in batches if batch.num_rows]
         table = pa.concat_tables([schema.empty_table(), *found])
         for name in columns:
