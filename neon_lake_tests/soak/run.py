@@ -133,7 +133,7 @@ class _Case:
             case Sql():
                 self.execute(step)
             case Restart(mode):
-                self.connections.clear()
+                self.hang_up()
                 self.server.restart("immediate" if mode == "immediate" else "fast")
                 self.count(restarts=1)
             case Verb(name, tables):
@@ -162,6 +162,11 @@ class _Case:
             # only what runs beside, and reads, can be in the way
             self.connections[number].execute("SET lock_timeout = '20s'; SET statement_timeout = '60s'")
         return self.connections[number]
+
+    def hang_up(self) -> None:
+        for connection in self.connections.values():
+            connection.close()
+        self.connections.clear()
 
     def execute(self, step: Sql) -> None:
         connection = self.connection(step.connection)
@@ -292,8 +297,7 @@ class _Case:
         for _, child in self.beside:
             child.kill()
             child.communicate()
-        for connection in self.connections.values():
-            connection.close()
+        self.hang_up()
         with psycopg.connect(self.url, autocommit=True) as admin:
             for (called,) in admin.execute("SELECT gid FROM pg_prepared_xacts WHERE database = current_database()"):
                 admin.execute(sql.SQL("ROLLBACK PREPARED {}").format(called))
