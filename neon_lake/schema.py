@@ -11,6 +11,8 @@ from typing import Any, Final, Self
 
 import pyarrow as pa
 
+from neon_lake.imprint import Imprint
+
 RESCUED: Final = "_rescued_data"
 """The column for what a typed column cannot hold: a JSON object of column → Postgres' text."""
 
@@ -22,6 +24,10 @@ KEY: Final = b"neon_lake.key"
 
 EXCLUDED: Final = b"neon_lake.excluded"
 """Field metadata of a target's `_lsn`: a JSON list of the columns that were left at the source."""
+
+
+IMPRINT: Final = b"neon_lake.imprint"
+"""Field metadata of a target's `_lsn`: the `Imprint` that the source had of its table, as JSON."""
 
 
 @dataclass(frozen=True, order=True)
@@ -107,12 +113,16 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Relation:
-    """A table as it was at some point of the log. Its key is what the lake merges by."""
+    """A table as it was at some point of the log. Its key is what the lake merges by.
+
+    `imprint` is there when the catalogue described the table, and not when the stream did.
+    """
 
     table: TableName
     columns: tuple[Column, ...]
     identity: ReplicaIdentity = ReplicaIdentity.DEFAULT
     comment: str | None = field(default=None, compare=False)
+    imprint: Imprint | None = field(default=None, compare=False)
 
     @cached_property
     def key(self) -> tuple[Column, ...]:
@@ -131,7 +141,7 @@ class Relation:
             "name": self.table.name,
             "identity": self.identity.value,
             "columns": [column.to_json() for column in self.columns],
-        }
+        } | ({"imprint": self.imprint.to_json()} if self.imprint else {})
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -140,6 +150,7 @@ class Relation:
             table=TableName(data["schema"], data["name"]),
             identity=ReplicaIdentity(data["identity"]),
             columns=tuple(Column.from_json(column) for column in data["columns"]),
+            imprint=Imprint.from_json(data["imprint"]) if "imprint" in data else None,
         )
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from neon_lake.change import COMMITTED_AT, DELETED_AT, LSN, TIMESTAMP, Lsn
 from neon_lake.config import Deletes
-from neon_lake.schema import EXCLUDED, RESCUED, Relation
+from neon_lake.schema import EXCLUDED, IMPRINT, RESCUED, Relation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +48,12 @@ def target_schema(relation: Relation, deletes: Deletes, excluded: Sequence[str] 
     """The columns of a target table: the source's, `_rescued_data`, `_lsn` and `_committed_at`.
 
     With soft deletes also `_deleted_at`: when the row was deleted at the source, else null. `excluded` is noted in
-    the schema, so that it is seen when a column is excluded no longer.
+    the schema, so that it is seen when a column is excluded no longer; and so is the relation's imprint.
     """
-    noted = {EXCLUDED: json.dumps(sorted(excluded))} if excluded else None
-    fields = [*relation.row_schema, pa.field(RESCUED, pa.string()), pa.field(LSN, pa.int64(), metadata=noted)]
+    noted = {EXCLUDED: json.dumps(sorted(excluded))} if excluded else {}
+    if relation.imprint:
+        noted[IMPRINT] = json.dumps(relation.imprint.to_json())
+    fields = [*relation.row_schema, pa.field(RESCUED, pa.string()), pa.field(LSN, pa.int64(), metadata=noted or None)]
     fields.append(pa.field(COMMITTED_AT, TIMESTAMP))
     if deletes is Deletes.SOFT:
         fields.append(pa.field(DELETED_AT, TIMESTAMP))

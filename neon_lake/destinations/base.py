@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -61,6 +61,10 @@ class Destination(Protocol):
 
         A plan that changes nothing still moves the watermark.
         """
+        ...
+
+    def annotate(self, target: Target, column: str, metadata: Mapping[bytes, str]) -> Target:
+        """Add to the field metadata of a column; rows and watermark stay."""
         ...
 
     def lookup(self, target: Target, keys: pa.Table, columns: Sequence[str]) -> pa.Table:

@@ -18,7 +18,7 @@ from neon_lake.destinations.base import Target
 from neon_lake.errors import DestinationError, ResyncNeeded
 from neon_lake.lifecycle import Event as Happening
 from neon_lake.lifecycle import Mark, State, after, event_of, sentence, state_of
-from neon_lake.pipeline.following import check_keys, check_settings, follow, nothing
+from neon_lake.pipeline.following import check_imprint, check_keys, check_settings, follow, nothing
 from neon_lake.pipeline.parts import Parts, Progress
 from neon_lake.pipeline.results import TableResult
 from neon_lake.pipeline.snapshots import apply_snapshot, usable
@@ -65,6 +65,7 @@ def apply_table(parts: Parts, relation: Relation, settings: Table, mark: Mark | 
             reason = mark.reason if mark else "It has no snapshot yet."
             return replace(result, error=f"{name} waits for a snapshot: {reason}")
         check_settings(target, settings)
+        check_imprint(target, relation)
         result, target = _carry_on(parts, target, settings, result, until)
         return replace(result, version=follow(parts, target, relation, settings).version)
     except Exception as exc:  # noqa: BLE001 - one table's fault must not stop the others; it is told and shown

@@ -12,8 +12,9 @@ from neon_lake.change import DELETED_AT, LSN, OP, TRUNCATE
 from neon_lake.config import Deletes, Table
 from neon_lake.destinations.base import Target
 from neon_lake.errors import ResyncNeeded, TableRefused
+from neon_lake.imprint import Imprint
 from neon_lake.pipeline.parts import Parts
-from neon_lake.schema import EXCLUDED, KEY, Relation, difference
+from neon_lake.schema import EXCLUDED, IMPRINT, KEY, Relation, difference
 
 
 def check_settings(target: Target, settings: Table) -> None:
@@ -23,6 +24,25 @@ def check_settings(target: Target, settings: Table) -> None:
     noted = (target.schema.field(LSN).metadata or {}).get(EXCLUDED, b"[]")
     if taken_in := set(json.loads(noted)) - set(settings.exclude):
         raise ResyncNeeded(f"Column {min(taken_in)} of {target.table} is no longer excluded.")
+
+
+def check_imprint(target: Target, relation: Relation) -> None:
+    """Raise `ResyncNeeded` when rows of the table changed at the source in a way that is not sent."""
+    old = _imprint(target)
+    if old and relation.imprint and (unseen := relation.imprint.unseen(old)):
+        raise ResyncNeeded(f"Rows of {target.table} changed without being sent: {unseen}.")
+
+
+def _imprint(target: Target) -> Imprint | None:
+    noted = (target.schema.field(LSN).metadata or {}).get(IMPRINT)
+    return Imprint.from_json(json.loads(noted)) if noted else None
+
+
+def note_imprint(parts: Parts, target: Target, relation: Relation) -> Target:
+    """Let the target hold the relation's imprint, when it has every change of before."""
+    if relation.imprint is None or relation.imprint == _imprint(target):
+        return target
+    return parts.destination.annotate(target, LSN, {IMPRINT: json.dumps(relation.imprint.to_json())})
 
 
 def check_keys(relation: Relation, rows: pa.Table | pa.RecordBatch) -> None:
@@ -41,10 +61,11 @@ def check_keys(relation: Relation, rows: pa.Table | pa.RecordBatch) -> None:
 
 
 def follow(parts: Parts, target: Target, relation: Relation, settings: Table) -> Target:
-    """Give a target that has every change of its table the columns that the table has now.
+    """Give a target that has every change of its table the columns that the table has now, and its imprint.
 
     DDL alone sends nothing: it shows in the stream only with the next change of a row. Raises `ResyncNeeded`.
     """
+    target = note_imprint(parts, target, relation)
     if difference(target.schema, relation).none:
         return target
     # the table may have been altered since, and the target may have followed already

@@ -15,7 +15,7 @@ from neon_lake.apply.plan import MergePlan, Truncation, target_schema
 from neon_lake.change import COMMITTED_AT, DELETED_AT, LSN, TIMESTAMP, Lsn
 from neon_lake.config import Deletes, Table
 from neon_lake.destinations.base import Target
-from neon_lake.pipeline.following import check_keys
+from neon_lake.pipeline.following import check_keys, note_imprint
 from neon_lake.pipeline.parts import Parts, Progress
 from neon_lake.schema import Relation, difference
 from neon_lake.sources.base import Snapshot
@@ -68,7 +68,8 @@ def apply_snapshot(parts: Parts, manifest: SnapshotManifest, old: Target | None,
             only_new=False,
             truncate=Truncation(lsn=manifest.lsn, committed_at=manifest.taken_at),
         )
-        return parts.destination.merge(old, schema, plan, manifest.lsn)
+        merged = parts.destination.merge(old, schema, plan, manifest.lsn)
+        return note_imprint(parts, merged, relation)
     return parts.destination.replace(relation.table, old, schema, _rows(parts, manifest, schema), manifest.lsn)
 
 

@@ -485,9 +485,6 @@ PARTITIONED = {
             "BEGIN; UPDATE t SET region = 'us' WHERE id = 3; UPDATE t SET region = 'eu', v = 'back' WHERE id = 3; COMMIT",
         ),
     ),
-    "truncate of the root": Case(
-        setup=LIST, batches=("BEGIN; UPDATE t SET v = 'x'; TRUNCATE t; INSERT INTO t VALUES (1, 'eu', 'new'); COMMIT",)
-    ),
     "a new partition": Case(
         setup=LIST,
         batches=(
@@ -499,11 +496,6 @@ PARTITIONED = {
         "CREATE TABLE p (n int, gone text, id int NOT NULL, v text); ALTER TABLE p DROP COLUMN gone;"
         "ALTER TABLE t ATTACH PARTITION p DEFAULT; INSERT INTO t SELECT g, 'v' || g, -g FROM generate_series(1, 9) AS g",
         batches=("UPDATE t SET n = 7 WHERE id < 3; UPDATE p SET id = 100 WHERE id = 4; DELETE FROM t WHERE id = 5",),
-    ),
-    "truncate of the root with another table": Case(
-        setup=LIST + "CREATE TABLE u (id int PRIMARY KEY); INSERT INTO u VALUES (1);",
-        batches=("TRUNCATE u, t; INSERT INTO u VALUES (2); INSERT INTO t VALUES (1, 'us', 'x')",),
-        tables=("public.t", "public.u"),
     ),
 }
 

@@ -7,7 +7,7 @@ Source: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#transaction-id
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -90,6 +90,13 @@ class DeltaDestination:
             delta = DeltaTable(self.path(old.table))
             upkeep.join_small_files(delta)
             return self._target(old.table, delta)
+
+    def annotate(self, target: Target, column: str, metadata: Mapping[bytes, str]) -> Target:
+        """See `Destination.annotate`."""
+        with self._translated(target.table):
+            delta = DeltaTable(self.path(target.table))
+            delta.alter.set_column_metadata(column, {key.decode(): value for key, value in metadata.items()})
+            return self._target(target.table, DeltaTable(self.path(target.table)))
 
     def lookup(self, target: Target, keys: pa.Table, columns: Sequence[str]) -> pa.Table:
         """See `Destination.lookup`. Reads the files whose key range meets that of `keys`, batch by batch."""

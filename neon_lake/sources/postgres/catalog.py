@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from neon_lake.imprint import Imprint
 from neon_lake.schema import Column, Relation, ReplicaIdentity, TableName
 from neon_lake.sources.postgres.connection import Connection
 from neon_lake.sources.postgres.messages import RelationMessage
@@ -111,6 +112,12 @@ def types(connection: Connection, oids: Iterable[int]) -> dict[int, TypeFacts]:
         )
         for oid, base, domain_of, modifier, element, delimiter, schema, function in rows
     }
+
+
+def imprints(connection: Connection, oids: Sequence[int]) -> dict[int, Imprint]:
+    """What the catalogue shows of changes that are not sent, by table oid."""
+    rows = connection.execute(query("imprints"), {"tables": list(oids)})
+    return {oid: Imprint.from_json(facts) for oid, facts in rows}
 
 
 def sql_type(name: str, oid: int, modifier: int, known: Mapping[int, TypeFacts]) -> SqlType:

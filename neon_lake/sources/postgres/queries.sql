@@ -72,6 +72,67 @@ SELECT a.attrelid,
    AND (a.attgenerated = '' OR (a.attgenerated = 's' AND %(generated)s))
  ORDER BY a.attrelid, a.attnum;
 
+-- name: imprints
+-- The row of the table's own type is written anew when the table gets another name, and hardly else.
+-- ATTACH writes every column's row anew; CREATE TABLE … PARTITION OF leaves those without a default as they were made,
+-- like that of the system column tableoid (-6).
+WITH RECURSIVE made (tab, oid) AS (
+    SELECT a.attrelid, a.atttypid
+      FROM pg_catalog.pg_attribute AS a
+     WHERE a.attrelid = ANY (%(tables)s::pg_catalog.oid[])
+       AND a.attnum > 0
+       AND NOT a.attisdropped
+       AND a.atttypid >= 16384
+    UNION
+    SELECT m.tab, n.oid
+      FROM made AS m
+      JOIN pg_catalog.pg_type AS t ON t.oid = m.oid
+     CROSS JOIN LATERAL (
+               SELECT CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.typelem END
+               UNION ALL
+               SELECT r.rngsubtype FROM pg_catalog.pg_range AS r WHERE r.rngtypid = t.oid
+               UNION ALL
+               SELECT a.atttypid
+                 FROM pg_catalog.pg_attribute AS a
+                WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped) AS n (oid)
+     WHERE n.oid >= 16384
+)
+SELECT c.oid,
+       pg_catalog.jsonb_build_object(
+           'identity', c.oid || '/' || (SELECT t.xmin FROM pg_catalog.pg_type AS t WHERE t.oid = c.reltype),
+           'columns', (SELECT coalesce(pg_catalog.jsonb_object_agg(
+                                  a.attname, pg_catalog.jsonb_build_array(a.attnum, a.xmin::pg_catalog.text)), '{}')
+                         FROM pg_catalog.pg_attribute AS a
+                        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
+           'files', (SELECT pg_catalog.jsonb_object_agg(
+                                p.oid, pg_catalog.jsonb_build_array(pg_catalog.pg_relation_filenode(p.oid)::pg_catalog.int8, CASE
+                                    WHEN p.oid = c.oid THEN true
+                                    WHEN EXISTS (SELECT
+                                                   FROM pg_catalog.pg_attribute AS s
+                                                   JOIN pg_catalog.pg_inherits AS i
+                                                     ON i.inhrelid = s.attrelid AND i.xmin = s.xmin
+                                                   JOIN pg_catalog.pg_attribute AS a
+                                                     ON a.attrelid = s.attrelid AND a.attnum > 0
+                                                    AND a.xmin = s.xmin AND a.cmin = s.cmin
+                                                  WHERE s.attrelid = p.oid AND s.attnum = -6) THEN true
+                                    ELSE p.relkind = 'r' AND pg_catalog.pg_relation_size(p.oid) = 0 END))
+                       FROM pg_catalog.pg_class AS p
+                      WHERE p.oid = c.oid
+                         OR p.oid IN (SELECT f.relid FROM pg_catalog.pg_partition_tree(c.oid) AS f)),
+           'labels', (SELECT coalesce(pg_catalog.jsonb_object_agg(e.oid, e.enumlabel), '{}')
+                        FROM made AS m
+                        JOIN pg_catalog.pg_enum AS e ON e.enumtypid = m.oid
+                       WHERE m.tab = c.oid),
+           'shapes', (SELECT coalesce(pg_catalog.jsonb_object_agg(m.oid, (
+                                 SELECT pg_catalog.string_agg(a.attnum || ':' || a.atttypid, ' ' ORDER BY a.attnum)
+                                   FROM pg_catalog.pg_attribute AS a
+                                  WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped)), '{}')
+                        FROM made AS m
+                        JOIN pg_catalog.pg_type AS t ON t.oid = m.oid AND t.typtype = 'c'
+                       WHERE m.tab = c.oid))
+  FROM pg_catalog.pg_class AS c
+ WHERE c.oid = ANY (%(tables)s::pg_catalog.oid[]);
+
 -- name: types
 WITH RECURSIVE needed (oid) AS (
     SELECT pg_catalog.unnest(%(types)s::pg_catalog.oid[])

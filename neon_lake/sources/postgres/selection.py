@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
 from neon_lake.change import RESERVED
@@ -30,10 +31,12 @@ def survey(connection: Connection, tables: Sequence[Table]) -> Survey:
     chosen = list(_chosen(tables, present, refused))
     columns = catalog.columns(connection, [facts.oid for facts, _ in chosen])
     types = catalog.types(connection, {column.type_oid for of in columns.values() for column in of})
+    imprints = catalog.imprints(connection, [facts.oid for facts, _ in chosen])
     found = []
     for facts, line in chosen:
         try:
-            found.append(_relation(facts, line, columns[facts.oid], types))
+            relation = _relation(facts, line, columns[facts.oid], types)
+            found.append(replace(relation, imprint=imprints.get(facts.oid)))
         except TableRefused as problem:
             refused[facts.table] = str(problem)
     return Survey(relations=tuple(found), refused=refused)
