@@ -39,7 +39,7 @@ class Destination(Protocol):
     """A set of Delta tables. Every method may raise `DestinationUnavailable`; every commit `DestinationConflict`.
 
     A commit carries the watermark that it brings the table to. It fails with `DestinationConflict`, having done
-    nothing, when the table is not at the version that was given, or the watermark would go back.
+    nothing, when the table is not where it was, or a merge would bring the watermark back.
     """
 
     def check(self) -> Finding:
@@ -53,7 +53,10 @@ class Destination(Protocol):
     def replace(
         self, table: TableName, old: Target | None, schema: pa.Schema, rows: Iterator[pa.RecordBatch], watermark: Lsn
     ) -> Target:
-        """Swap the whole content, and the schema, for `rows`: readers see the old table until it is done."""
+        """Swap the whole content, and the schema, for `rows`: readers see the old table until it is done.
+
+        Nothing of the old content is left, so this watermark alone may be lower than the old one.
+        """
         ...
 
     def merge(self, old: Target, schema: pa.Schema, plan: MergePlan, watermark: Lsn) -> Target:

@@ -3,13 +3,11 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from neon_lake.change import Lsn
 from neon_lake.errors import NeonLakeError, retry_policy
 from neon_lake.orchestration.hours import Hours
 from neon_lake.pipeline import Replication
 from neon_lake.pipeline.results import Parity, TableResult
 from neon_lake.schema import Relation, TableName
-from neon_lake.staging.segment import Counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +78,7 @@ def carry_out(replication: Replication, order: Order) -> Done:
             parity, unchecked = verified.parity, verified.unchecked
             reached = max(reached, verified.synced.captured.end)
             for table, later in verified.synced.tables.items():
-                results[table] = joined(results[table], later) if table in results else later
+                results[table] = results[table].then(later) if table in results else later
     for table, equal in parity.items():
         rows[table] = equal.lake_rows
     behind = max(replication.parts.source.position() - reached, 0)
@@ -144,27 +142,3 @@ def _outcome(
         error=error,
         transient=(result.transient if result.error else bool(replayed and replayed.transient)),
     )
-
-
-def joined(before: TableResult, later: TableResult) -> TableResult:
-    """Two results of one table, the second from a later batch, as one."""
-    hours = dict(before.hours)
-    for hour, counts in later.hours.items():
-        hours[hour] = hours.get(hour, Counts()) + counts
-    return replace(
-        later,
-        relation=later.relation or before.relation,
-        first=_least(before.first, later.first),
-        watermark=before.watermark if later.watermark is None else later.watermark,
-        version=before.version if later.version is None else later.version,
-        snapshot_rows=before.snapshot_rows if later.snapshot_rows is None else later.snapshot_rows,
-        last_commit_at=later.last_commit_at or before.last_commit_at,
-        counts=before.counts + later.counts,
-        hours=hours,
-        incomplete=before.incomplete + later.incomplete,
-    )
-
-
-def _least(*positions: Lsn | None) -> Lsn | None:
-    known = [position for position in positions if position is not None]
-    return min(known) if known else None

@@ -61,7 +61,8 @@ def lag_sensor(
         name=names.sensor,
         evaluation_fn=tick,
         job_name=names.sync,
-        minimum_interval_seconds=config.orchestration.interval_seconds,
+        # the daemon looks at its sensors every few seconds: one that is due a moment later waits for its next look
+        minimum_interval_seconds=config.orchestration.interval_seconds - 1,
         description=f"Starts {names.sync} when {config.orchestration.lag_kb:,} kB of WAL are waiting, or any WAL for "
         f"{config.orchestration.max_age_seconds:g} s.",
         default_status=dg.DefaultSensorStatus.RUNNING

@@ -93,13 +93,14 @@ def failed(parts: Parts, result: TableResult, exc: Exception) -> TableResult:
     if happening is None:
         return replace(result, error=sentence(exc), transient=True)
     state = after(result.state, happening)
-    head = parts.log.head()
-    put_mark(parts, result.table, state, sentence(exc), head.end if head else Lsn(0))
+    put_mark(parts, result.table, state, sentence(exc))
     return replace(result, state=state, error=sentence(exc))
 
 
-def put_mark(parts: Parts, table: TableName, state: State, reason: str, lsn: Lsn) -> None:
-    """Mark a table from now on; a snapshot that is to mend it must be newer than `lsn`."""
+def put_mark(parts: Parts, table: TableName, state: State, reason: str) -> None:
+    """Mark a table from now on; a snapshot that is to mend it must be newer than the log and any that is stored."""
+    head, stored = parts.log.head(), parts.log.snapshot_position(table)
+    lsn = max(head.end if head else Lsn(0), stored or Lsn(0))
     parts.log.mark(Mark(table=table, state=state, reason=reason, since=datetime.now(UTC), lsn=lsn))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -73,6 +73,25 @@ class TableResult:
     error: str | None = None
     transient: bool = False
 
+    def then(self, later: TableResult) -> TableResult:
+        """This result and that of a later batch of the same table, as one."""
+        hours = dict(self.hours)
+        for hour, counts in later.hours.items():
+            hours[hour] = hours.get(hour, NO_CHANGES) + counts
+        known = [position for position in (self.first, later.first) if position is not None]
+        return replace(
+            later,
+            relation=later.relation or self.relation,
+            first=min(known) if known else None,
+            watermark=self.watermark if later.watermark is None else later.watermark,
+            version=self.version if later.version is None else later.version,
+            snapshot_rows=self.snapshot_rows if later.snapshot_rows is None else later.snapshot_rows,
+            last_commit_at=later.last_commit_at or self.last_commit_at,
+            counts=self.counts + later.counts,
+            hours=hours,
+            incomplete=self.incomplete + later.incomplete,
+        )
+
     @property
     def ok(self) -> bool:
         """Whether nothing went wrong with the table."""
@@ -104,6 +123,13 @@ class Synced:
 
     captured: Captured
     tables: Mapping[TableName, TableResult]
+
+    def then(self, later: Synced) -> Synced:
+        """This micro-batch and the one behind it, of all or some of the tables, as one."""
+        tables = dict(self.tables)
+        for name, result in later.tables.items():
+            tables[name] = tables[name].then(result) if name in tables else result
+        return Synced(captured=self.captured + later.captured, tables=tables)
 
     @property
     def ok(self) -> bool:

@@ -29,7 +29,7 @@ def problem(parts: Parts, head: Manifest | None, slot: Slot | None) -> NeonLakeE
     elif (position := parts.source.position()) < head.end:
         found = SourceRewound(
             f"The source's WAL ends at {position} and the log at {head.end}, so the database was restored to an "
-            "earlier state; run neon-lake drop, give the pipeline a new staging.path, and run neon-lake sync."
+            "earlier state; run neon-lake drop, give the pipeline a new staging.path, and run neon-lake resync --all."
         )
     return found
 
@@ -48,11 +48,11 @@ def _without_log(parts: Parts, name: str, slot: Slot | None) -> NeonLakeError | 
 def publish(parts: Parts) -> None:
     """Publish the pipeline's tables. One that was not published for a while has lost changes: it is marked stale."""
     wanted = [relation.table for relation in parts.source.survey().relations]
-    marks, head = parts.log.marks(), parts.log.head()
+    marks = parts.log.marks()
     for table in set(wanted) - parts.source.published():
         if has_watermark(parts, table) and table not in marks:
             reason = "It was not published for a while, so changes of it are lost."
-            put_mark(parts, table, State.STALE, reason, head.end if head else ORIGIN)
+            put_mark(parts, table, State.STALE, reason)
     parts.source.publish(wanted)
 
 

@@ -61,7 +61,8 @@ def apply_snapshot(parts: Parts, manifest: SnapshotManifest, old: Target | None,
     """
     relation = manifest.relation
     schema = target_schema(relation, settings.deletes, settings.exclude)
-    if old and settings.deletes is Deletes.SOFT and DELETED_AT in old.schema.names and not _obstacle(old, relation):
+    keeps = old and settings.deletes is Deletes.SOFT and DELETED_AT in old.schema.names and not _obstacle(old, relation)
+    if old and keeps and (old.watermark or 0) <= manifest.lsn:
         plan = MergePlan(
             rows=pa.Table.from_batches(_rows(parts, manifest, schema), schema),
             deletes=schema.empty_table().select([column.name for column in relation.key]),
@@ -93,7 +94,13 @@ def _rows(parts: Parts, manifest: SnapshotManifest, schema: pa.Schema) -> Iterat
 
 
 def usable(manifest: SnapshotManifest | None, watermark: Lsn | None, since: Lsn | None) -> bool:
-    """Whether a stored snapshot is newer than the target, and than the moment at which a new one was called for."""
-    if manifest is None or (watermark is not None and manifest.lsn <= watermark):
+    """Whether a stored snapshot is newer than the target; or, when one was called for, than that moment.
+
+    A target that waits for a snapshot may stand further on: in the positions of another server, or of a database that
+    was restored since.
+    """
+    if manifest is None:
         return False
-    return since is None or manifest.lsn > since
+    if since is not None:
+        return manifest.lsn > since
+    return watermark is None or manifest.lsn > watermark

@@ -145,6 +145,11 @@ class ChangeLog:
         paths = [e.path for e in self.storage.list(f"{SNAPSHOTS}/{table.path}") if e.path.endswith(".json")]
         return SnapshotManifest.from_bytes(self.storage.read(paths[-1]), paths[-1]) if paths else None
 
+    def snapshot_position(self, table: TableName) -> Lsn | None:
+        """The LSN of the newest published snapshot of a table, without reading it."""
+        names = self.storage.names(f"{SNAPSHOTS}/{table.path}")
+        return max((Lsn.from_hex(n.removesuffix(".json")) for n in names if n.endswith(".json")), default=None)
+
     # --- marks
 
     def marks(self) -> dict[TableName, Mark]:

@@ -11,6 +11,7 @@ from neon_lake.change import Lsn
 from neon_lake.errors import ConfigError, SlotGap, SlotLost, SourceRewound
 from neon_lake.lifecycle import State
 from neon_lake.pipeline import Replication
+from neon_lake.pipeline.following import nothing
 from neon_lake.schema import TableName
 from neon_lake_tests.fixtures.pipelines import Lab
 
@@ -226,6 +227,27 @@ def test_a_source_that_went_back_in_time_is_noticed(filled: Lab) -> None:
     log.publish(owner, start=head.end, end=Lsn(head.end + (1 << 40)))
     with pytest.raises(SourceRewound, match="earlier state"):
         filled.replication.sync()
+
+
+def test_a_lake_that_stands_further_on_than_another_server_is_made_anew(filled: Lab) -> None:
+    filled.replication.sync()
+    far = Lsn(1 << 44)
+    destination = filled.replication.parts.destination
+    for name in (A, TableName("public", "Odd Name")):
+        target = destination.target(name)
+        assert target is not None
+        destination.merge(target, target.schema, nothing(target.schema), far)
+    filled.replication.drop()
+    moved = Replication.open(
+        replace(filled.config, staging=replace(filled.config.staging, path=str(filled.root / "s2")))
+    )
+    with pytest.raises(SlotGap, match="resync --all"):
+        moved.sync()
+    assert moved.resync().ok
+    filled.assert_equal("public.a", "public.Odd Name")
+    filled.database.execute("UPDATE a SET name = 'on' WHERE id = 1")
+    assert moved.sync().ok
+    filled.assert_equal("public.a", "public.Odd Name")
 
 
 def test_an_emptied_staging_directory_is_a_gap(filled: Lab) -> None:

@@ -47,7 +47,7 @@ def test_a_pipeline_has_its_assets_checks_jobs_sensor_and_schedules(tmp_path: Pa
     assert {"sync", "resync", "verify", "expire"} <= set(repository.job_names)
     sensor = repository.get_sensor_def("lag")
     assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
-    assert sensor.minimum_interval_seconds == 10
+    assert sensor.minimum_interval_seconds == 9
     running = {schedule.name: schedule.default_status for schedule in repository.schedule_defs}
     assert running == {
         "sync_schedule": dg.DefaultScheduleStatus.STOPPED,

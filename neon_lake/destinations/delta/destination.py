@@ -63,7 +63,7 @@ class DeltaDestination:
     ) -> Target:
         """See `Destination.replace`."""
         with self._translated(table):
-            into = self._expected(old, watermark) if old else self.path(table)
+            into = self._expected(old) if old else self.path(table)
             failpoint("apply.before-commit")
             write_deltalake(
                 into,
@@ -78,7 +78,11 @@ class DeltaDestination:
     def merge(self, old: Target, schema: pa.Schema, plan: MergePlan, watermark: Lsn) -> Target:
         """See `Destination.merge`."""
         with self._translated(old.table):
-            delta = self._expected(old, watermark)
+            delta = self._expected(old)
+            if old.watermark is not None and watermark < old.watermark:
+                raise DestinationConflict(
+                    f"{old.table} is at {old.watermark} already, past {watermark}; run this again."
+                )
             properties = self._watermark(old.table, watermark)
             version = delta.version()
             failpoint("apply.before-commit")
@@ -153,11 +157,11 @@ class DeltaDestination:
     def _open(self, target: Target) -> DeltaTable:
         return DeltaTable(self.path(target.table), version=target.version)
 
-    def _expected(self, old: Target, watermark: Lsn) -> DeltaTable:
+    def _expected(self, old: Target) -> DeltaTable:
         """The newest version, which must stand where `old` stood; another writer's upkeep does not matter."""
         delta = DeltaTable(self.path(old.table))
         current = self._target(old.table, delta).watermark
-        if current != old.watermark or (current is not None and watermark < current):
+        if current != old.watermark:
             raise DestinationConflict(
                 f"Another run has brought {old.table} to {current} while this one was at {old.watermark}; "
                 "nothing was written; run this again."
@@ -168,7 +172,6 @@ class DeltaDestination:
         return f"neon_lake:{self.pipeline}:{table}"
 
     def _watermark(self, table: TableName, lsn: Lsn) -> CommitProperties:
-        # one commit attempt: a second one would carry the plan over a commit that it has not seen
         return CommitProperties(
             app_transactions=[Transaction(self._app(table), int(lsn))],
             custom_metadata={"neon_lake.watermark": str(lsn)},
