@@ -222,11 +222,17 @@ class Replication:
         position = frontier(self.parts, snapshot, names)
         if position is None or any(self._past(name, position) for name in names):
             return None, ORIGIN
-        return Synced(captured=captured, tables=self._apply(relations, {}, position) | refused), position
+        results = self._apply(relations, {}, position)
+        if any(result.state is State.STALE for result in results.values()):
+            # a table outgrew its target: the snapshot that it needs will be newer than this one
+            return None, ORIGIN
+        return Synced(captured=captured, tables=results | refused), position
 
     def _prepare_only(self, relations: Sequence[Relation]) -> bool:
         """Make tables ready that are not; True when something had to be done, so that an older snapshot is no use."""
-        if self.parts.log.head() is not None and not any(self._waits(relation) for relation in relations):
+        published = self.parts.source.published()
+        ready = all(relation.table in published and not self._waits(relation) for relation in relations)
+        if ready and self.parts.log.head() is not None:
             self._check_slot()
             return False
         self.sync([relation.table for relation in relations])

@@ -455,3 +455,20 @@ def test_unchanged_values_are_found_in_files_that_are_older_than_a_column(lab: L
     lab.database.execute("UPDATE a SET v = 'w' WHERE id IN (20, 21)")
     assert lab.replication.sync().ok
     lab.assert_equal("public.a")
+
+
+@pytest.mark.parametrize(
+    "ddl",
+    [
+        "ALTER TABLE a DROP COLUMN name",
+        "DROP TABLE a; CREATE TABLE a (id int PRIMARY KEY); INSERT INTO a VALUES (1)",
+        "ALTER PUBLICATION neon_lake_lab DROP TABLE a; UPDATE a SET name = 'unseen' WHERE id = 1",
+    ],
+)
+def test_verify_snapshots_anew_what_it_cannot_bring_along(filled: Lab, ddl: str) -> None:
+    filled.replication.sync()
+    filled.database.execute(ddl)
+    result = filled.replication.verify(deep=True)
+    assert result.ok, result.to_json()
+    assert result.parity[A].content_equal
+    filled.assert_equal("public.a", "public.Odd Name")
