@@ -105,14 +105,24 @@ class Changes:
     def whole(self, table: Table) -> list[str]:
         """Statements that need the table for themselves."""
         rng = self.rng
-        kind = rng.choice(("truncate", "truncate", "all", "all", "delete all", "fill"))
+        kind = rng.choices(("truncate", "all", "delete all", "fill", "bulk"), (4, 4, 2, 2, 0.5))[0]
         if kind == "truncate":
             return [f"TRUNCATE {table.sql}"]
         if kind == "all":
             return [f"UPDATE {table.sql} SET {self.assignments(table, 1, external=rng.random() < 0.5)}"]
         if kind == "delete all":
             return [f"DELETE FROM {table.sql}"]
+        if kind == "bulk" and table.key == "int" and not table.alt:
+            return [self._bulk(table)]
         return [self.insert(table, range(SLOTS))]
+
+    def _bulk(self, table: Table) -> str:
+        """More than the pipeline may hold in memory at once, in one statement."""
+        large = [column for column, kind in table.columns.items() if kind == "large"][:1]
+        value = [f"repeat(md5(g::text), {self.rng.choice((20, 100))})"] * len(large)
+        names = ", ".join(map(name, [*table.key_names, *large]))
+        rows = f"SELECT {', '.join(['g', *value])} FROM generate_series(2000, 8000) AS g"
+        return f"INSERT INTO {table.sql} ({names}) {rows} ON CONFLICT DO NOTHING"
 
     def assignments(self, table: Table, most: int, *, external: bool = True) -> str:
         """`column = value, …`."""

@@ -1,8 +1,4 @@
-"""Random DDL. It changes the generator's model together with the statements that it gives.
-
-Left out, because pgoutput sends nothing of it through the root of a partitioned table, so that no reader of the stream
-can follow it: TRUNCATE, DETACH, ATTACH and DROP of one partition that holds rows.
-"""
+"""Random DDL. It changes the generator's model together with the statements that it gives."""
 
 from __future__ import annotations
 
@@ -31,6 +27,7 @@ class Ddl:
             self._retype: 1,
             self._again: 2,
             self._identity: 1,
+            self._leaf: 2,
             self._create: 3,
             self._remove: 2,
             self._rename_table: 2,
@@ -137,10 +134,31 @@ class Ddl:
 
     def _identity(self, tables: list[Table]) -> list[str]:
         table = self._table(tables)
-        if table.alt or table.parts:
+        if table.parts:
             return []
-        table.full = not table.full
-        return [f"ALTER TABLE {table.sql} REPLICA IDENTITY {'FULL' if table.full else 'DEFAULT'}"]
+        if table.alt:
+            to = self.rng.choice(("DEFAULT", f"USING INDEX {table.index}"))
+        else:
+            table.full = not table.full
+            to = "FULL" if table.full else "DEFAULT"
+        return [f"ALTER TABLE {table.sql} REPLICA IDENTITY {to}"]
+
+    def _leaf(self, tables: list[Table]) -> list[str]:
+        """Something happens to one partition, of which the stream tells nothing."""
+        partitioned = [t for t in tables if t.leaves]
+        if not partitioned:
+            return []
+        table = self.rng.choice(partitioned)
+        leaf, bounds = self.rng.choice(table.leaves)
+        detach, attach = f"ALTER TABLE {table.sql} DETACH PARTITION {leaf}", f"ATTACH PARTITION {leaf} {bounds}"
+        return self.rng.choice(
+            (
+                [f"TRUNCATE {leaf}"],
+                [f"DROP TABLE {leaf}", f"CREATE TABLE {leaf} PARTITION OF {table.sql} {bounds}"],
+                [detach, f"DELETE FROM {leaf} WHERE random() < 0.5", f"ALTER TABLE {table.sql} {attach}"],
+                [detach, f"ALTER TABLE {table.sql} {attach}"],
+            )
+        )
 
     # --- whole tables
 

@@ -94,12 +94,10 @@ def differences(url: str, table: Found, lake: Path) -> tuple[int, list[str]]:
     return len(ours), found[:_SHOWN]
 
 
-def deleted(table: Found, lake: Path) -> set[Row] | None:
-    """The keys that the lake keeps of rows that are deleted; None when it keeps none."""
+def kept(table: Found, lake: Path) -> set[Row]:
+    """Every key that a table of the lake has, with those of deleted rows where it keeps them; else none."""
     data: pa.Table = deltalake.DeltaTable(lake).to_pyarrow_table()
-    if "_deleted_at" not in data.column_names:
-        return None
-    return {_key(table, row) for row, _ in _lake(data, table)}
+    return {_key(table, row) for row, _ in _lake(data, table)} if "_deleted_at" in data.column_names else set()
 
 
 def _short(value: Any) -> str:

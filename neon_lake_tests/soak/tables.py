@@ -27,7 +27,8 @@ def name(text: str) -> str:
 class Table:
     """A table as the plan left it: `columns` are name → kind, without the key and without `alt`.
 
-    With `alt` it has an integer column of that name that is its replica identity, in place of the primary key.
+    With `alt` it has an integer column of that name, and the unique index `index` over it can be its replica identity
+    in place of the primary key.
     """
 
     called: str
@@ -35,8 +36,11 @@ class Table:
     columns: dict[str, str]
     schema: str = "public"
     alt: bool = False
+    index: str = ""
     full: bool = False
     parts: int = 0
+    leaves: list[tuple[str, str]] = field(default_factory=list)
+    """Of each partition its name in SQL and its bounds."""
     key_names: list[str] = field(default_factory=list)
 
     @property
@@ -96,16 +100,18 @@ class Maker:
             lines.insert(1, "alt bigint NOT NULL")
         by = f" PARTITION BY HASH ({name(table.key_names[-1])})" if table.parts else ""
         made = [f"CREATE TABLE {table.sql} ({', '.join(lines)}, PRIMARY KEY ({table.key_list})){by}"]
+        table.leaves = []
         for part in range(table.parts):
             leaf = f"{name(table.schema)}.{name(f'p{next(self.serial)} of {table.called}')}"
-            bound = f"WITH (MODULUS {table.parts}, REMAINDER {part})"
-            made.append(f"CREATE TABLE {leaf} PARTITION OF {table.sql} FOR VALUES {bound}")
+            bounds = f"FOR VALUES WITH (MODULUS {table.parts}, REMAINDER {part})"
+            table.leaves.append((leaf, bounds))
+            made.append(f"CREATE TABLE {leaf} PARTITION OF {table.sql} {bounds}")
         for column, kind in table.columns.items():
             made += storage(table, column, kind)
         if table.alt:
-            index = f"i{next(self.serial)}"
-            made.append(f"CREATE UNIQUE INDEX {index} ON {table.sql} (alt)")
-            made.append(f"ALTER TABLE {table.sql} REPLICA IDENTITY USING INDEX {index}")
+            table.index = f"i{next(self.serial)}"
+            made.append(f"CREATE UNIQUE INDEX {table.index} ON {table.sql} (alt)")
+            made.append(f"ALTER TABLE {table.sql} REPLICA IDENTITY USING INDEX {table.index}")
         if table.full:
             made.append(f"ALTER TABLE {table.sql} REPLICA IDENTITY FULL")
         return made
