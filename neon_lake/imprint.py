@@ -17,8 +17,9 @@ class Imprint:
 
     identity: changes when the table gets another name, or another table gets its name.
     columns: name → the column's number, and the transaction that last altered it.
-    files: oid of the table or of each partition of it → number of its file (None where it has none of its own), and
-    whether every row ever in it came through the table itself: it was made as a partition of it, or is empty.
+    files: oid of the table, and of each partition of it with the transaction that made it one (`oid/xid`) → number of
+    its file (None where it has none of its own), and whether every row ever in it came through the table itself: it was
+    made as a partition of it, or is empty.
     labels: oid → label, of the values of the enums in it.
     shapes: oid → numbers and types of the attributes, of the composite types in it.
     """
@@ -61,7 +62,7 @@ class Imprint:
                 return "a partition was truncated or rewritten"
         for oid, (file, own) in self.files.items():
             # a file has its table's oid for a number until it is replaced
-            if oid not in old.files and not (own and file in (None, int(oid))):
+            if oid not in old.files and not (own and file in (None, int(oid.partition("/")[0]))):
                 return "a partition was attached"
         return None
 

@@ -472,3 +472,26 @@ def test_verify_snapshots_anew_what_it_cannot_bring_along(filled: Lab, ddl: str)
     assert result.ok, result.to_json()
     assert result.parity[A].content_equal
     filled.assert_equal("public.a", "public.Odd Name")
+
+
+@pytest.mark.parametrize("one", [True, False])
+def test_a_partition_that_was_changed_while_it_was_detached(lab: Lab, one: bool) -> None:
+    lab.database.execute(
+        """
+        CREATE TABLE a (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);
+        CREATE TABLE a_1 PARTITION OF a FOR VALUES FROM (0) TO (10);
+        CREATE TABLE a_2 PARTITION OF a FOR VALUES FROM (10) TO (20);
+        INSERT INTO a SELECT g, 'v' FROM generate_series(1, 19) AS g
+        """
+    )
+    lab.replication.sync()
+    aside = (
+        "ALTER TABLE a DETACH PARTITION a_2; DELETE FROM a_2 WHERE id < 15; UPDATE a_2 SET v = 'aside';"
+        "ALTER TABLE a ATTACH PARTITION a_2 FOR VALUES FROM (10) TO (20)"
+    )
+    lab.database.execute(f"BEGIN; {aside}; COMMIT" if one else aside)
+    assert lab.replication.sync().tables[A].snapshot_rows == 14
+    lab.assert_equal("public.a")
+    lab.database.execute("CREATE TABLE a_3 PARTITION OF a FOR VALUES FROM (20) TO (30); INSERT INTO a VALUES (20, 'w')")
+    assert lab.replication.sync().tables[A].snapshot_rows is None
+    lab.assert_equal("public.a")

@@ -162,6 +162,8 @@ class _Case:
             self.connections[number] = psycopg.connect(self.url, autocommit=True)
             # only what runs beside, and reads, can be in the way
             self.connections[number].execute("SET lock_timeout = '20s'; SET statement_timeout = '60s'")
+            # what is random there is the same each time
+            self.connections[number].execute("SELECT setseed(0.5)")
         return self.connections[number]
 
     def hang_up(self) -> None:

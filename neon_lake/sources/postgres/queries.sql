@@ -105,7 +105,11 @@ SELECT c.oid,
                          FROM pg_catalog.pg_attribute AS a
                         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
            'files', (SELECT pg_catalog.jsonb_object_agg(
-                                p.oid, pg_catalog.jsonb_build_array(pg_catalog.pg_relation_filenode(p.oid)::pg_catalog.int8, CASE
+                                p.oid || CASE WHEN p.oid = c.oid THEN '' ELSE '/' || coalesce((
+                                    SELECT i.xmin::pg_catalog.text
+                                      FROM pg_catalog.pg_inherits AS i
+                                     WHERE i.inhrelid = p.oid), '') END,
+                                pg_catalog.jsonb_build_array(pg_catalog.pg_relation_filenode(p.oid)::pg_catalog.int8, CASE
                                     WHEN p.oid = c.oid THEN true
                                     WHEN EXISTS (SELECT
                                                    FROM pg_catalog.pg_attribute AS s
