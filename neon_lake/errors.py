@@ -13,8 +13,9 @@ from typing import ClassVar
 class NeonLakeError(Exception):
     """Base of every error that this project raises on purpose.
 
-    `exit_code` is the command line's: 1 when a table failed or parity broke, 2 for a mistake in the configuration
-    or the arguments that a person has to correct. `transient` says that the same call may succeed later as it is.
+    `exit_code` is the command line's: 1 when a table failed or parity broke, 2 for what a person has to correct before
+    anything is done: the configuration, the arguments, or a source, slot, log or lake that cannot be used as it is.
+    `transient` says that the same call may succeed later.
     """
 
     exit_code: ClassVar[int] = 1
@@ -58,19 +59,26 @@ class TableRefused(SourceError):
 class SourceRewound(SourceError):
     """The source's WAL ends before the staged log does: it was restored from a backup, or is another server."""
 
+    exit_code = 2
+
 
 class SlotInUse(SourceError):
     """Another connection is streaming from the slot."""
 
+    exit_code = 2
     transient = True
 
 
 class SlotLost(SourceError):
     """The slot is gone, or the server has discarded WAL that it needed."""
 
+    exit_code = 2
+
 
 class SlotGap(SourceError):
     """The slot was advanced past the staged log, so changes between the two are lost."""
+
+    exit_code = 2
 
 
 class ProtocolError(SourceError):
@@ -95,6 +103,8 @@ class StagingForeign(StagingError):
 
 class LogDamaged(StagingError):
     """A manifest or segment is missing, cut or altered."""
+
+    exit_code = 2
 
 
 class LogConflict(StagingError):

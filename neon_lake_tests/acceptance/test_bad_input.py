@@ -164,7 +164,7 @@ def test_a_slot_that_is_in_use(filled: Lab) -> None:
     with stream as opened:
         next(iter(opened))
         result = run(filled.file, "sync")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "in use" in result.stderr
     assert run(filled.file, "sync").exit_code == 0
     filled.assert_equal("public.a")
@@ -185,7 +185,7 @@ def test_a_slot_that_does_not_fit_the_log(filled: Lab, sql: str, says: str) -> N
     for statement in sql.split(";"):
         filled.database.execute(statement)
     result = run(filled.file, "sync")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert says in result.stderr
     assert "neon-lake resync --all" in result.stderr
     assert says in run(filled.file, "check").stdout.replace("\n", " ")
@@ -209,7 +209,7 @@ def test_a_damaged_manifest(filled: Lab) -> None:
     (manifest,) = (filled.root / "staging" / "manifests").iterdir()
     manifest.write_bytes(manifest.read_bytes().replace(b"lab", b"lob"))
     result = run(filled.file, "sync")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert f"manifests/{manifest.name} is damaged" in result.stderr
 
 
