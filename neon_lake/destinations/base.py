@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Protocol
 
 import pyarrow as pa
@@ -25,7 +24,6 @@ class Target:
 
     table: TableName
     version: int
-    committed_at: datetime
     schema: pa.Schema
     watermark: Lsn | None
 

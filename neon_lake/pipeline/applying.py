@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 import pyarrow as pa
@@ -123,12 +124,7 @@ def _carry_on(
             schema, plan = target.schema, None
         else:
             schema = target_schema(relation, settings.deletes)
-            current = target
-
-            def lookup(keys: pa.Table, columns: Sequence[str], at: Target = current) -> pa.Table:
-                return parts.destination.lookup(at, keys, columns)
-
-            plan = mirror(relation, changes, lookup, deletes=settings.deletes)
+            plan = mirror(relation, changes, partial(parts.destination.lookup, target), deletes=settings.deletes)
             for hour, counts in by_hour(changes).items():
                 hours[hour] = hours.get(hour, Counts()) + counts
             result = replace(result, incomplete=result.incomplete + plan.incomplete)

@@ -44,7 +44,7 @@ def frontier(parts: Parts, snapshot: Snapshot, tables: Sequence[TableName]) -> L
     seen_up_to, unseen_from = Lsn(0), max(head.end, snapshot.lsn)
     # by this machine's clock, as when it was published
     now = datetime.now(UTC)
-    for manifest in reversed(list(parts.log.manifests())):
+    for manifest in parts.log.newest_first():
         if now - manifest.published_at > LINGER:
             break
         if int(snapshot.visible.sees(np.array([manifest.transactions.max_xid]))[0]) and not snapshot.visible.xip:

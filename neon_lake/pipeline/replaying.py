@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -45,10 +45,7 @@ def replay(
     if not len(recent):
         return replace(before, version=target.version)
     changes = changes.filter(pc.greater_equal(changes[LSN], pc.min(recent[LSN])))
-
-    def lookup(keys: pa.Table, columns: Sequence[str]) -> pa.Table:
-        return parts.destination.lookup(target, keys, columns)
-
+    lookup = partial(parts.destination.lookup, target)
     plan = mirror(relation, changes, lookup, deletes=deletes, fresh=False, touched_before=until)
     done = parts.destination.merge(target, target_schema(relation, deletes), plan, target.watermark)
     hours = by_hour(changes)
@@ -69,12 +66,15 @@ def _touched(parts: Parts, target: Target, since: datetime) -> list[Manifest]:
     """The manifests with commits from `since` on, up to the watermark; none before a gap. Raises `ConfigError`."""
     assert target.watermark is not None
     chain = [m for m in parts.log.manifests() if m.start < target.watermark]
+    if chain and chain[0].start > ORIGIN:
+        # what was before it has expired
+        oldest = chain[0].transactions.first_commit_at or chain[0].published_at
+        if since < oldest:
+            raise ConfigError(
+                f"The log of {target.table} reaches back to {oldest:%Y-%m-%d %H:%M:%S} UTC only; "
+                f"replay from there on, or run neon-lake resync {target.table}."
+            )
     touched = [m for m in chain if m.transactions.last_commit_at and m.transactions.last_commit_at >= since]
-    if chain and chain[0].start > ORIGIN and (not touched or touched[0] is chain[0]):
-        raise ConfigError(
-            f"The log of {target.table} reaches back to {chain[0].published_at:%Y-%m-%d %H:%M} UTC only; "
-            f"replay from there on, or run neon-lake resync {target.table}."
-        )
     # what lies before a gap may have been overtaken inside it
     last_gap = max((m.end for m in chain if m.gap), default=ORIGIN)
     return [m for m in touched if m.start >= last_gap]

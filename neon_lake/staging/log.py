@@ -135,15 +135,18 @@ class ChangeLog:
     def publish_snapshot(self, snapshot: SnapshotManifest) -> None:
         """Make a snapshot count."""
         failpoint("snapshot.segments-written")
-        path = f"{SNAPSHOTS}/{snapshot.relation.table.path}/{snapshot.lsn.hex}.json"
+        path = f"{SNAPSHOTS}/{snapshot.relation.table.path}/{_name(snapshot.lsn)}"
         if not self.storage.create(path, snapshot.to_bytes()):
             raise LogConflict(f"Another run has stored a snapshot of {snapshot.relation.table}; run this again.")
         failpoint("snapshot.published")
 
     def snapshot(self, table: TableName) -> SnapshotManifest | None:
         """The newest published snapshot of a table."""
-        paths = [e.path for e in self.storage.list(f"{SNAPSHOTS}/{table.path}") if e.path.endswith(".json")]
-        return SnapshotManifest.from_bytes(self.storage.read(paths[-1]), paths[-1]) if paths else None
+        position = self.snapshot_position(table)
+        if position is None:
+            return None
+        path = f"{SNAPSHOTS}/{table.path}/{_name(position)}"
+        return SnapshotManifest.from_bytes(self.storage.read(path), path)
 
     def snapshot_position(self, table: TableName) -> Lsn | None:
         """The LSN of the newest published snapshot of a table, without reading it."""
@@ -170,6 +173,10 @@ class ChangeLog:
     def manifests(self) -> Iterator[Manifest]:
         """All manifests, in order."""
         return (self._manifest(name) for name in self.storage.names(MANIFESTS))
+
+    def newest_first(self) -> Iterator[Manifest]:
+        """All manifests, from the last one back; each is read when it is asked for."""
+        return (self._manifest(name) for name in reversed(self.storage.names(MANIFESTS)))
 
     def snapshots(self) -> dict[str, SnapshotManifest]:
         """All published snapshots, by the path of their manifest."""

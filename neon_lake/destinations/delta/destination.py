@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -179,11 +178,9 @@ class DeltaDestination:
 
     def _target(self, table: TableName, delta: DeltaTable) -> Target:
         version = delta.transaction_version(self._app(table))
-        moment = delta.history(1)[0]["timestamp"]
         return Target(
             table=table,
             version=delta.version(),
-            committed_at=datetime.fromtimestamp(moment / 1000, UTC),
             schema=pa.schema(delta.schema().to_arrow()),
             watermark=None if version is None else Lsn(version),
         )
