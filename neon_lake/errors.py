@@ -69,6 +69,12 @@ class SlotInUse(SourceError):
     transient = True
 
 
+class SlotsExhausted(SourceRefused):
+    """The server has no free replication slot for a snapshot."""
+
+    transient = True
+
+
 class SlotLost(SourceError):
     """The slot is gone, or the server has discarded WAL that it needed."""
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from neon_lake.change import Lsn
+from neon_lake.destinations.base import Target
 from neon_lake.lifecycle import Mark, State, state_of
 from neon_lake.pipeline import slots
 from neon_lake.pipeline.parts import Parts
@@ -16,11 +17,16 @@ from neon_lake.staging.manifest import Manifest
 from neon_lake.staging.retention import expired
 
 
-def status(parts: Parts, relations: Sequence[Relation], refused: Mapping[TableName, str]) -> Status:
-    """Where the slot, the log and each table stand; `refused` are tables that cannot be replicated. Changes nothing."""
+def status(
+    parts: Parts, relations: Sequence[Relation], refused: Mapping[TableName, str], wanted: Sequence[TableName]
+) -> Status:
+    """Where the slot, the log and each table stand. Changes nothing.
+
+    `refused` are tables that cannot be replicated, and why; `wanted` are all tables of the pipeline.
+    """
     parts.log.claim(parts.owner)
     head, slot, position, marks = parts.log.head(), parts.source.slot(), parts.source.position(), parts.log.marks()
-    trouble = None if head is None and slot is None else slots.problem(parts, head, slot)
+    trouble = None if head is None and slot is None else slots.problem(parts, head, slot, wanted)
     return Status(
         pipeline=parts.config.name,
         slot=f"neon_lake_{parts.config.name}",
@@ -41,7 +47,7 @@ def _status(
     parts: Parts, table: TableName, head: Manifest | None, mark: Mark | None, refused: str | None
 ) -> TableStatus:
     target = parts.destination.target(table)
-    watermark = effective_watermark(parts, table)
+    watermark = effective_watermark(parts, target)
     return TableStatus(
         table=table,
         state=State.PARKED if refused else state_of(watermark, mark),
@@ -52,14 +58,13 @@ def _status(
     )
 
 
-def effective_watermark(parts: Parts, table: TableName) -> Lsn | None:
+def effective_watermark(parts: Parts, target: Target | None) -> Lsn | None:
     """The watermark, moved on over stretches of the log that hold nothing for the table."""
-    target = parts.destination.target(table)
     if target is None or target.watermark is None:
         return None
     reached = target.watermark
     for manifest in parts.log.since(reached):
-        if manifest.start > reached or manifest.gap or manifest.of(table):
+        if manifest.start > reached or manifest.gap or manifest.of(target.table):
             break
         reached = manifest.end
     return reached
@@ -67,7 +72,8 @@ def effective_watermark(parts: Parts, table: TableName) -> Lsn | None:
 
 def expire(parts: Parts, relations: Sequence[Relation], now: datetime) -> Expired:
     """Remove what is older than `staging.retention_days` and applied to every table, orphans, and old table files."""
-    watermarks = [effective_watermark(parts, relation.table) or ORIGIN for relation in relations]
+    targets = [parts.destination.target(relation.table) for relation in relations]
+    watermarks = [effective_watermark(parts, target) or ORIGIN for target in targets]
     chain = tuple(parts.log.manifests())
     choice = expired(
         chain,
@@ -78,7 +84,6 @@ def expire(parts: Parts, relations: Sequence[Relation], now: datetime) -> Expire
         now=now,
     )
     parts.log.remove(choice)
-    targets = [parts.destination.target(relation.table) for relation in relations]
     return Expired(
         files=sum(parts.destination.remove_old_files(target) for target in targets if target and target.watermark),
         manifests=len(choice.manifests),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Self
@@ -18,18 +18,19 @@ from neon_lake.errors import (
     Finding,
     NeonLakeError,
     ParityBroken,
+    SlotsExhausted,
     SourceRefused,
     StagingUnavailable,
     TableRefused,
     listed,
 )
-from neon_lake.lifecycle import Event, State, after, state_of
+from neon_lake.lifecycle import Event, Mark, State, after, state_of
 from neon_lake.pipeline import applying, overview, slots, snapshots
 from neon_lake.pipeline.capture import capture
 from neon_lake.pipeline.parity import compare, frontier
 from neon_lake.pipeline.parts import Parts, Progress
 from neon_lake.pipeline.replaying import replay
-from neon_lake.pipeline.results import Expired, Parity, Status, Synced, TableResult, Verified
+from neon_lake.pipeline.results import Captured, Expired, Parity, Status, Synced, TableResult, Verified
 from neon_lake.schema import Relation, TableName
 from neon_lake.sources.base import Snapshot
 from neon_lake.sources.postgres import PostgresSource
@@ -38,6 +39,15 @@ from neon_lake.staging.log import ORIGIN, ChangeLog
 
 ATTEMPTS: Final = 30
 """How many snapshots `verify` takes before it gives up on finding one that is a prefix of the commit order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Chosen:
+    """The tables that a verb is about, those among them that cannot be replicated, and all that are to be published."""
+
+    relations: tuple[Relation, ...]
+    refused: Mapping[TableName, TableResult]
+    wanted: tuple[TableName, ...]
 
 
 class Replication:
@@ -66,73 +76,76 @@ class Replication:
 
     # --- the micro-batch
 
-    def sync(self, tables: Sequence[TableName] = (), *, until: Lsn | None = None) -> Synced:
+    def sync(self, tables: Sequence[TableName] = ()) -> Synced:
         """Snapshot new tables, capture up to the source's position of now, and apply.
 
         `tables` restricts snapshot and apply to some tables, and gives parked ones among them another try; capture is
         of the whole slot always. Raises what stops all tables; what stops one is in its result.
         """
-        relations, refused = self._tables(tables)
+        chosen = self._choose(tables)
         self._ready()
-        for relation in relations if tables else ():
-            self._retry(relation.table)
-        outcome = self._prepare(relations)
-        captured = capture(self.parts, until or self.parts.source.position())
-        results = self._apply(relations, outcome, until)
-        if stale := [r for r in relations if results[r.table].state is State.STALE]:
+        if tables:
+            self._retry(chosen.relations)
+        captured, results = self._micro_batch(chosen.relations, chosen.wanted)
+        if stale := [r for r in chosen.relations if results[r.table].state is State.STALE]:
             # a table that outgrew its target is snapshotted at once: nothing else may ever call for it
-            outcome = self._prepare(stale)
-            captured += capture(self.parts, self.parts.source.position())
-            results |= self._apply(stale, outcome, until)
-        return Synced(captured=captured, tables=results | refused)
+            more, anew = self._micro_batch(stale, chosen.wanted)
+            captured, results = captured + more, results | anew
+        return Synced(captured=captured, tables={**results, **chosen.refused})
 
-    def _apply(
-        self, relations: Sequence[Relation], outcome: dict[TableName, TableResult], until: Lsn | None
-    ) -> dict[TableName, TableResult]:
-        return applying.apply(self.parts, [r for r in relations if r.table not in outcome], until) | outcome
+    def _micro_batch(
+        self, relations: Sequence[Relation], wanted: Sequence[TableName]
+    ) -> tuple[Captured, dict[TableName, TableResult]]:
+        failed = self._prepare(relations, wanted)
+        captured = capture(self.parts, self.parts.source.position())
+        return captured, applying.apply(self.parts, [r for r in relations if r.table not in failed]) | failed
 
-    def _prepare(self, relations: Sequence[Relation]) -> dict[TableName, TableResult]:
+    def _prepare(self, relations: Sequence[Relation], wanted: Sequence[TableName]) -> dict[TableName, TableResult]:
         """Publication, slot, origin of the log, and snapshots of the tables that wait for one; gives what failed."""
         parts, failed = self.parts, dict[TableName, TableResult]()
         head, slot = parts.log.head(), parts.source.slot()
-        self._check_slot()
+        if trouble := slots.problem(parts, head, slot, wanted):
+            raise trouble
         if head is None:
             self._check_source()
-        slots.publish(parts)
+        slots.publish(parts, wanted)
+        marks = parts.log.marks()
 
         def note(relation: Relation, exc: Exception) -> None:
-            failed[relation.table] = applying.failed(parts, self._unfinished(relation), exc)
+            failed[relation.table] = applying.failed(parts, self._standing(relation, marks.get(relation.table)), exc)
 
-        def stage(opened: AbstractContextManager[Snapshot], waiting: Sequence[Relation], *, begin: bool) -> None:
-            with opened as snapshot:
-                if begin:
-                    parts.log.publish(parts.owner, start=ORIGIN, end=snapshot.lsn)
-                snapshots.stage(parts, snapshot, waiting, note)
-
-        waiting = [relation for relation in relations if self._waits(relation)]
+        waiting = [relation for relation in relations if self._waits(relation, marks.get(relation.table))]
         if head is None and slot is None:
-            stage(parts.source.create_slot(), waiting, begin=True)
-        else:
-            if head is None and slot is not None:
-                parts.log.publish(parts.owner, start=ORIGIN, end=slot.confirmed)
-            if waiting:
-                stage(parts.source.slot_snapshot(), waiting, begin=False)
+            with parts.source.create_slot() as snapshot:
+                parts.log.publish(parts.owner, start=ORIGIN, end=snapshot.lsn)
+                snapshots.stage(parts, snapshot, waiting, note)
+            return failed
+        if head is None and slot is not None:
+            parts.log.publish(parts.owner, start=ORIGIN, end=slot.confirmed)
+        if not waiting:
+            return failed
+        try:
+            with parts.source.slot_snapshot() as snapshot:
+                snapshots.stage(parts, snapshot, waiting, note)
+        except SlotsExhausted as exc:
+            # only these tables need another slot
+            for relation in waiting:
+                note(relation, exc)
         return failed
 
-    def _unfinished(self, relation: Relation) -> TableResult:
+    def _standing(self, relation: Relation, mark: Mark | None) -> TableResult:
+        """Where a table stands, as a result in which nothing has happened to it."""
         target = self.parts.destination.target(relation.table)
-        mark = self.parts.log.marks().get(relation.table)
         watermark = target.watermark if target else None
         return TableResult(
             table=relation.table, state=state_of(watermark, mark), relation=relation, watermark=watermark
         )
 
-    def _waits(self, relation: Relation) -> bool:
+    def _waits(self, relation: Relation, mark: Mark | None) -> bool:
         """Whether the table needs a snapshot that is not in staging yet."""
-        now = self._unfinished(relation)
+        now = self._standing(relation, mark)
         if now.state not in (State.NEW, State.STALE):
             return False
-        mark = self.parts.log.marks().get(relation.table)
         stored = self.parts.log.snapshot(relation.table)
         return not snapshots.usable(stored, now.watermark, mark.lsn if mark else None)
 
@@ -143,25 +156,31 @@ class Replication:
 
         The old content stays readable until the new one takes its place by one commit.
         """
-        relations, _ = self._tables(tables)
+        chosen = self._choose(tables)
         self._ready()
-        slots.mend(self.parts)
-        for relation in relations:
-            if (now := self._unfinished(relation)).state is not State.NEW:
+        slots.mend(self.parts, chosen.wanted)
+        marks = self.parts.log.marks()
+        for relation in chosen.relations:
+            if (now := self._standing(relation, marks.get(relation.table))).state is not State.NEW:
                 state = after(now.state, Event.RESYNC_ASKED)
                 applying.put_mark(self.parts, relation.table, state, "A resync was asked for.")
         return self.sync(tables)
 
-    def _retry(self, table: TableName) -> None:
-        mark = self.parts.log.marks().get(table)
-        if mark and mark.state is State.PARKED:
-            self.parts.log.unmark(table)
+    def _retry(self, relations: Sequence[Relation]) -> None:
+        marks = self.parts.log.marks()
+        for relation in relations:
+            mark = marks.get(relation.table)
+            if mark and mark.state is State.PARKED:
+                self.parts.log.unmark(relation.table)
 
     def replay(self, table: TableName, since: datetime, until: datetime | None = None) -> TableResult:
         """Apply again what the log has of a table's keys that changed in [since, until): see `replaying.replay`."""
-        (relation,), _ = self._tables([table])
+        chosen = self._choose([table])
+        if table in chosen.refused:
+            return chosen.refused[table]
         self._ready()
-        return replay(self.parts, table, self.parts.settings(table).deletes, self._unfinished(relation), since, until)
+        before = self._standing(chosen.relations[0], self.parts.log.marks().get(table))
+        return replay(self.parts, table, self.parts.settings(table).deletes, before, since, until)
 
     # --- parity
 
@@ -213,30 +232,35 @@ class Replication:
 
     def _sync_to(self, snapshot: Snapshot, tables: Sequence[TableName]) -> tuple[Synced | None, Lsn]:
         """Sync exactly to what a snapshot shows, and where that is; None when this snapshot is no use."""
-        relations, refused = self._tables(tables)
+        chosen = self._choose(tables)
         self._ready()
-        if self._prepare_only(relations):
+        if self._had_to_prepare(chosen):
             return None, ORIGIN
         captured = capture(self.parts, snapshot.lsn)
-        names = [relation.table for relation in relations]
+        names = [relation.table for relation in chosen.relations]
         position = frontier(self.parts, snapshot, names)
         if position is None or any(self._past(name, position) for name in names):
             return None, ORIGIN
-        results = self._apply(relations, {}, position)
+        results = applying.apply(self.parts, chosen.relations, position)
         if any(result.state is State.STALE for result in results.values()):
             # a table outgrew its target: the snapshot that it needs will be newer than this one
             return None, ORIGIN
-        return Synced(captured=captured, tables=results | refused), position
+        return Synced(captured=captured, tables={**results, **chosen.refused}), position
 
-    def _prepare_only(self, relations: Sequence[Relation]) -> bool:
-        """Make tables ready that are not; True when something had to be done, so that an older snapshot is no use."""
-        published = self.parts.source.published()
-        ready = all(relation.table in published and not self._waits(relation) for relation in relations)
-        if ready and self.parts.log.head() is not None:
-            self._check_slot()
-            return False
-        self.sync([relation.table for relation in relations])
-        return True
+    def _had_to_prepare(self, chosen: _Chosen) -> bool:
+        """Sync tables that are not ready to be brought along; what a snapshot that is older shows is no use then."""
+        published, marks = self.parts.source.published(), self.parts.log.marks()
+        names = [relation.table for relation in chosen.relations]
+        ready = published.issuperset(names) and not any(
+            self._waits(relation, marks.get(relation.table)) for relation in chosen.relations
+        )
+        head = self.parts.log.head()
+        if not ready or head is None:
+            self.sync(names)
+            return True
+        if trouble := slots.problem(self.parts, head, self.parts.source.slot(), chosen.wanted):
+            raise trouble
+        return False
 
     def _past(self, table: TableName, position: Lsn) -> bool:
         target = self.parts.destination.target(table)
@@ -250,7 +274,9 @@ class Replication:
         if not any(finding.problem for finding in found):
             try:
                 self.parts.log.claim(self.parts.owner)
-                self._check_slot()
+                wanted = [relation.table for relation in self.relations()]
+                if trouble := slots.problem(self.parts, self.parts.log.head(), self.parts.source.slot(), wanted):
+                    raise trouble
             except NeonLakeError as exc:
                 found.append(Finding(subject="log", detail="slot and log", problem=str(exc)))
             else:
@@ -259,14 +285,15 @@ class Replication:
 
     def status(self, tables: Sequence[TableName] = ()) -> Status:
         """Where the slot, the log and every table stand. Changes nothing."""
-        relations, refused = self._tables(tables)
-        return overview.status(self.parts, relations, {name: str(result.error) for name, result in refused.items()})
+        chosen = self._choose(tables)
+        refused = {name: str(result.error) for name, result in chosen.refused.items()}
+        return overview.status(self.parts, chosen.relations, refused, chosen.wanted)
 
     def expire(self, now: datetime | None = None) -> Expired:
         """Remove what is older than `staging.retention_days` and applied to every table, and orphans."""
-        relations, _ = self._tables(())
+        chosen = self._choose(())
         self._ready()
-        return overview.expire(self.parts, relations, now or datetime.now(UTC))
+        return overview.expire(self.parts, chosen.relations, now or datetime.now(UTC))
 
     def drop(self) -> None:
         """Remove slot and publication, so that nothing holds WAL. Staging and lake stay as they are."""
@@ -278,8 +305,8 @@ class Replication:
         """The pipeline's tables as the source has them now, without those that cannot be replicated."""
         return self.parts.source.survey().relations
 
-    def _tables(self, tables: Sequence[TableName]) -> tuple[tuple[Relation, ...], dict[TableName, TableResult]]:
-        """The named tables, or all, and a result for each that cannot be replicated.
+    def _choose(self, tables: Sequence[TableName]) -> _Chosen:
+        """The named tables, or all.
 
         Raises `ConfigError` for one that is not of the pipeline; and `TableRefused` for the first that cannot be
         replicated as long as the pipeline has not begun: later it must not stop the others.
@@ -300,12 +327,8 @@ class Replication:
             for name in names
             if name in survey.refused
         }
-        return tuple(found[name] for name in names if name in found), refused
-
-    def _check_slot(self) -> None:
-        """Raise when slot, log and lake do not fit together, so that changes are lost."""
-        if trouble := slots.problem(self.parts, self.parts.log.head(), self.parts.source.slot()):
-            raise trouble
+        relations = tuple(found[name] for name in names if name in found)
+        return _Chosen(relations=relations, refused=refused, wanted=tuple(found))
 
     def _check_source(self) -> None:
         """Refuse a source that could not be followed, before anything is made there."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from neon_lake.change import Lsn
 from neon_lake.errors import NeonLakeError, SlotGap, SlotLost, SourceRewound, listed
 from neon_lake.lifecycle import State
@@ -13,11 +15,16 @@ from neon_lake.staging.log import ORIGIN
 from neon_lake.staging.manifest import Manifest
 
 
-def problem(parts: Parts, head: Manifest | None, slot: Slot | None) -> NeonLakeError | None:
-    """Why changes are lost, or None when the log can be carried on from its checkpoint."""
+def problem(
+    parts: Parts, head: Manifest | None, slot: Slot | None, wanted: Sequence[TableName]
+) -> NeonLakeError | None:
+    """Why changes are lost, or None when the log can be carried on from its checkpoint.
+
+    `wanted` are the pipeline's tables, here and below.
+    """
     name = f"neon_lake_{parts.config.name}"
     if head is None:
-        return _without_log(parts, name, slot)
+        return _without_log(parts, name, slot, wanted)
     lost = f"so changes since {head.end} are lost; run neon-lake resync --all."
     found: NeonLakeError | None = None
     if slot is None:
@@ -34,8 +41,8 @@ def problem(parts: Parts, head: Manifest | None, slot: Slot | None) -> NeonLakeE
     return found
 
 
-def _without_log(parts: Parts, name: str, slot: Slot | None) -> NeonLakeError | None:
-    if written := [r.table for r in parts.source.survey().relations if has_watermark(parts, r.table)]:
+def _without_log(parts: Parts, name: str, slot: Slot | None, wanted: Sequence[TableName]) -> NeonLakeError | None:
+    if written := [table for table in wanted if _has_watermark(parts, table)]:
         return SlotGap(
             f"Staging holds no log, so changes of {listed(written)} since they were last applied are lost; "
             "restore the staging directory, or run neon-lake resync --all."
@@ -45,27 +52,26 @@ def _without_log(parts: Parts, name: str, slot: Slot | None) -> NeonLakeError | 
     return None
 
 
-def publish(parts: Parts) -> None:
+def publish(parts: Parts, wanted: Sequence[TableName]) -> None:
     """Publish the pipeline's tables. One that was not published for a while has lost changes: it is marked stale."""
-    wanted = [relation.table for relation in parts.source.survey().relations]
     marks = parts.log.marks()
     for table in set(wanted) - parts.source.published():
-        if has_watermark(parts, table) and table not in marks:
+        if _has_watermark(parts, table) and table not in marks:
             reason = "It was not published for a while, so changes of it are lost."
             put_mark(parts, table, State.STALE, reason)
     parts.source.publish(wanted)
 
 
-def has_watermark(parts: Parts, table: TableName) -> bool:
+def _has_watermark(parts: Parts, table: TableName) -> bool:
     """Whether this pipeline has written the table before."""
     target = parts.destination.target(table)
     return target is not None and target.watermark is not None
 
 
-def mend(parts: Parts) -> None:
+def mend(parts: Parts, wanted: Sequence[TableName]) -> None:
     """Make a lost slot anew, and record in the log what was not captured, so that no table is carried across it."""
     head, slot = parts.log.head(), parts.source.slot()
-    trouble = problem(parts, head, slot)
+    trouble = problem(parts, head, slot, wanted)
     if trouble is None:
         return
     if isinstance(trouble, SourceRewound):
@@ -74,7 +80,7 @@ def mend(parts: Parts) -> None:
     if slot is not None and slot.lost:
         parts.source.drop()
         slot = None
-    publish(parts)
+    publish(parts, wanted)
     if slot is None:
         with parts.source.create_slot() as snapshot:
             _record_gap(parts, start, snapshot.lsn, trouble)

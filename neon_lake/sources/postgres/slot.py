@@ -5,7 +5,7 @@ from __future__ import annotations
 from psycopg import errors, sql
 
 from neon_lake.change import Lsn
-from neon_lake.errors import SlotInUse, SourceRefused
+from neon_lake.errors import SlotInUse, SlotsExhausted, SourceRefused
 from neon_lake.sources.base import Slot
 from neon_lake.sources.postgres.connection import Connection
 from neon_lake.sources.postgres.queries import query
@@ -51,7 +51,7 @@ def create(walsender: Connection, name: str, *, temporary: bool) -> tuple[Lsn, s
     except errors.DuplicateObject as exc:
         raise SourceRefused(f"The replication slot {name} exists already; run neon-lake drop first.") from exc
     except errors.ConfigurationLimitExceeded as exc:
-        raise SourceRefused(
+        raise SlotsExhausted(
             "All replication slots of the server are in use; drop one that nobody needs, "
             "or raise max_replication_slots."
         ) from exc

@@ -1,0 +1,34 @@
+"""Fixtures that several integration tests ask for."""
+
+from __future__ import annotations
+
+import pytest
+
+from neon_lake_tests.fixtures.pipelines import Lab
+
+_TABLES = """
+CREATE TYPE mood AS ENUM ('sad', 'ok');
+CREATE TABLE a (
+    id int PRIMARY KEY, name varchar(20), price numeric(10,2), big numeric, ok bool, at timestamptz, day date,
+    local timestamp, ratio float8, small real, tags text[], nums int[], data jsonb, raw bytea, who uuid, feeling mood,
+    clock time, fixed char(5), s int2, l int8
+);
+CREATE TABLE "Odd Name" ("Key.1" int, "K2" text, doc text, PRIMARY KEY ("Key.1", "K2"));
+"""
+_FILL = """
+INSERT INTO a SELECT g, 'n' || g, g * 1.25, g::numeric / 7, g % 2 = 0, now() - g * interval '1 hour',
+    date '2026-01-01' + g, timestamp '2026-01-01' + g * interval '1 minute', g / 3.0, g / 7.0,
+    ARRAY['x', NULL, 'y"z\\', '', ' {,} '], ARRAY[g, NULL, -g], jsonb_build_object('g', g), decode('00ff', 'hex'),
+    gen_random_uuid(), 'ok', time '10:00' + g * interval '1 second', 'ab', g % 100, g::int8 * 1000000000
+FROM generate_series(1, 500) g;
+INSERT INTO a (id) VALUES (1000);
+INSERT INTO "Odd Name" SELECT g, 'k', (SELECT string_agg(md5(g::text || h), '') FROM generate_series(1, 400) h)
+FROM generate_series(1, 20) g;
+"""
+
+
+@pytest.fixture
+def filled(lab: Lab) -> Lab:
+    """A pipeline over `a`, with a column of each everyday type, and `Odd Name` with long documents: 501 rows and 20."""
+    lab.database.execute(_TABLES + _FILL)
+    return lab
