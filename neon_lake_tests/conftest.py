@@ -12,7 +12,7 @@ from hypothesis import settings
 from neon_lake.demo.embedded import EmbeddedPostgres
 from neon_lake_tests.fixtures import no_skips
 from neon_lake_tests.fixtures.pipelines import Lab
-from neon_lake_tests.fixtures.postgres import TEST_SETTINGS, Database, fresh_database, programs_of
+from neon_lake_tests.fixtures.postgres import Database, StartServer, fresh_database, programs_of, starter, version_of
 
 # A slow machine is not a wrong answer, and CI tries the same examples each time.
 settings.register_profile("default", deadline=None)
@@ -22,6 +22,9 @@ settings.load_profile("ci" if os.environ.get("CI") == "true" else "default")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--pg", type=int, default=18, metavar="MAJOR", help="PostgreSQL to test with (default: 18)")
+    parser.addoption(
+        "--version-dependent", action="store_true", help="only the tests that use a server of the version under test"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -35,11 +38,32 @@ def pytest_configure(config: pytest.Config) -> None:
         del os.environ[name]
 
 
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"server under test: {version_of(programs_of(config.getoption('--pg')))}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With --version-dependent, leaves out what never asks for the server: its outcome cannot depend on its version."""
+    if not config.getoption("--version-dependent"):
+        return
+    chosen: dict[bool, list[pytest.Item]] = {True: [], False: []}
+    for item in items:
+        chosen["start_server" in getattr(item, "fixturenames", ())].append(item)
+    config.hook.pytest_deselected(items=chosen[False])
+    items[:] = chosen[True]
+
+
 @pytest.fixture(scope="session")
-def postgres_server(pytestconfig: pytest.Config) -> Iterator[EmbeddedPostgres]:
-    """The test process's own Postgres, with logical replication on."""
-    major = pytestconfig.getoption("--pg")
-    with EmbeddedPostgres.start(settings=TEST_SETTINGS, major=major, bindir=programs_of(major)) as server:
+def start_server(pytestconfig: pytest.Config) -> Iterator[StartServer]:
+    """Starts servers of the version under test, with logical replication on: the one way to get one of it."""
+    with starter(pytestconfig.getoption("--pg")) as start:
+        yield start
+
+
+@pytest.fixture(scope="session")
+def postgres_server(start_server: StartServer) -> Iterator[EmbeddedPostgres]:
+    """The test process's own Postgres."""
+    with start_server() as server:
         yield server
 
 

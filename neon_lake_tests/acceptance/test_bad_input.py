@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from neon_lake.cli.commands import commands
 from neon_lake.demo.embedded import EmbeddedPostgres
 from neon_lake_tests.fixtures.pipelines import Lab
-from neon_lake_tests.fixtures.postgres import TEST_SETTINGS
+from neon_lake_tests.fixtures.postgres import StartServer
 
 
 @pytest.fixture
@@ -77,9 +77,9 @@ def test_a_pooled_host(filled: Lab) -> None:
 
 
 @pytest.fixture(scope="module")
-def strict_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+def strict_server(start_server: StartServer) -> Iterator[EmbeddedPostgres]:
     """A server without logical replication that asks for passwords."""
-    with EmbeddedPostgres.start(settings=TEST_SETTINGS | {"wal_level": "replica"}) as server:
+    with start_server(wal_level="replica") as server:
         with psycopg.connect(server.url(), autocommit=True) as admin:
             admin.execute("CREATE ROLE guarded LOGIN PASSWORD 'right'; CREATE TABLE a (id int PRIMARY KEY)")
         hba = server.data_dir / "pg_hba.conf"

@@ -14,7 +14,7 @@ import pytest
 
 from neon_lake.demo.embedded import EmbeddedPostgres
 from neon_lake_tests.fixtures.pipelines import Lab
-from neon_lake_tests.fixtures.postgres import programs_of
+from neon_lake_tests.fixtures.postgres import StartServer
 from neon_lake_tests.soak import oracle
 from neon_lake_tests.soak.plan import plan, show
 from neon_lake_tests.soak.reduce import reduced
@@ -27,10 +27,9 @@ SEEDS = range(6)
 
 
 @pytest.fixture(scope="module")
-def server(pytestconfig: pytest.Config) -> Iterator[EmbeddedPostgres]:
+def server(start_server: StartServer) -> Iterator[EmbeddedPostgres]:
     """A server that a case may crash: the other tests have theirs."""
-    major = pytestconfig.getoption("--pg")
-    with EmbeddedPostgres.start(settings=SETTINGS, major=major, bindir=programs_of(major)) as started:
+    with start_server(**SETTINGS) as started:
         yield started
 
 

@@ -15,11 +15,10 @@ import psycopg
 import pytest
 
 from neon_lake.change import UNCHANGED
-from neon_lake.demo.embedded import EmbeddedPostgres
 from neon_lake.pipeline.results import Synced
 from neon_lake.schema import TableName
 from neon_lake_tests.fixtures.pipelines import Lab
-from neon_lake_tests.fixtures.postgres import TEST_SETTINGS, fresh_database, programs_of
+from neon_lake_tests.fixtures.postgres import StartServer, fresh_database
 
 T = TableName("public", "t")
 
@@ -681,13 +680,8 @@ def test_transactions_that_run_side_by_side_are_applied_in_the_order_of_their_co
     lab.assert_equal("public.t")
 
 
-def test_two_phase_commits(tmp_path: Path, pytestconfig: pytest.Config) -> None:
-    major = pytestconfig.getoption("--pg")
-    own = TEST_SETTINGS | {"max_prepared_transactions": "4"}
-    with (
-        EmbeddedPostgres.start(settings=own, major=major, bindir=programs_of(major)) as server,
-        fresh_database(server) as database,
-    ):
+def test_two_phase_commits(tmp_path: Path, start_server: StartServer) -> None:
+    with start_server(max_prepared_transactions="4") as server, fresh_database(server) as database:
         lab = Lab(database=database, root=tmp_path)
         database.execute(PLAIN)
         assert lab.replication.sync().ok

@@ -14,7 +14,7 @@ from neon_lake.demo.embedded import EmbeddedPostgres
 from neon_lake.errors import NeonLakeError, SourceRefused, SourceUnreachable
 from neon_lake.schema import ReplicaIdentity, TableName
 from neon_lake.sources.postgres import ConnectionSettings, PostgresSource, snapshots
-from neon_lake_tests.fixtures.postgres import TEST_SETTINGS, Database, programs_of
+from neon_lake_tests.fixtures.postgres import Database, StartServer
 from neon_lake_tests.fixtures.source import Streamed, source_of
 
 T = TableName("public", "t")
@@ -28,11 +28,9 @@ def named(source: PostgresSource) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def guarded(pytestconfig: pytest.Config) -> Iterator[EmbeddedPostgres]:
+def guarded(start_server: StartServer) -> Iterator[EmbeddedPostgres]:
     """A server that asks the role `locked` for a password, and does not have wal_level = logical."""
-    major = pytestconfig.getoption("--pg")
-    weak = {**TEST_SETTINGS, "wal_level": "replica"}
-    with EmbeddedPostgres.start(settings=weak, major=major, bindir=programs_of(major)) as server:
+    with start_server(wal_level="replica") as server:
         rules = server.data_dir / "pg_hba.conf"
         rules.write_text("host all locked 127.0.0.1/32 scram-sha-256\n" + rules.read_text())
         with psycopg.connect(server.url(), autocommit=True) as admin:

@@ -16,7 +16,7 @@ from neon_lake.errors import SlotGap, SlotInUse, SlotLost, SourceRefused, Source
 from neon_lake.sources.postgres import reader
 from neon_lake.sources.postgres import stream as stream_module
 from neon_lake.sources.postgres.messages import RelationMessage
-from neon_lake_tests.fixtures.postgres import Database, fresh_database, programs_of
+from neon_lake_tests.fixtures.postgres import Database, StartServer, fresh_database
 from neon_lake_tests.fixtures.source import Streamed, changes_of, source_of
 
 
@@ -405,13 +405,9 @@ def test_a_source_that_was_rewound_is_noticed(orders: Streamed) -> None:
         pass
 
 
-def test_a_slot_whose_wal_was_removed_is_lost(pytestconfig: pytest.Config) -> None:
-    major = pytestconfig.getoption("--pg")
-    keep = {"max_slot_wal_keep_size": "1MB", "max_wal_size": "32MB", "min_wal_size": "32MB", "fsync": "off"}
-    with (
-        EmbeddedPostgres.start(settings=keep, major=major, bindir=programs_of(major)) as server,
-        fresh_database(server) as database,
-    ):
+def test_a_slot_whose_wal_was_removed_is_lost(start_server: StartServer) -> None:
+    keep = {"max_slot_wal_keep_size": "1MB", "max_wal_size": "32MB", "min_wal_size": "32MB"}
+    with start_server(**keep) as server, fresh_database(server) as database:
         database.execute("CREATE TABLE t (id serial PRIMARY KEY, v text)")
         streamed = Streamed(source_of(database, "public.t"))
         streamed.begin()

@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from neon_lake.demo.embedded import EmbeddedPostgres
-from neon_lake_tests.fixtures.postgres import programs_of
+from neon_lake_tests.fixtures.postgres import starter
 from neon_lake_tests.soak.plan import plan, show
 from neon_lake_tests.soak.reduce import reduced
 from neon_lake_tests.soak.run import SETTINGS, Tally, run
@@ -31,7 +31,7 @@ from neon_lake_tests.soak.steps import Plan
 def soak(minutes: float, seed: int | None, steps: int, major: int, *, shorter: bool, go_on: bool) -> None:
     """Random cases for so many minutes; a failure prints its seed, which alone makes the case again."""
     end, total, failed = time.monotonic() + minutes * 60, Tally(), list[int]()
-    with EmbeddedPostgres.start(settings=SETTINGS, major=major, bindir=programs_of(major)) as server:
+    with starter(major) as start, start(**SETTINGS) as server:
         while True:
             chosen = random.SystemRandom().randrange(1 << 31) if seed is None else seed
             case, began = plan(chosen, steps), time.monotonic()

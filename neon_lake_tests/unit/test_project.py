@@ -12,8 +12,6 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-import dev
-
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 LOCK = (ROOT / "requirements.lock").read_text("utf-8")
@@ -123,47 +121,6 @@ def test_help_of_the_command_line_loads_nothing_heavy() -> None:
         "except SystemExit as end: assert not end.code, end.code"
     )
     assert imported_by(program, *HEAVY, "dagster") == set()
-
-
-@pytest.mark.parametrize("command", ["demo", "test", "lint", "bench", "lock"])
-def test_the_set_up_script_explains_each_command(command: str) -> None:
-    done = subprocess.run([sys.executable, "dev.py", "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert f"\n  {command} " in done.stdout
-
-
-def test_the_set_up_script_imports_the_standard_library_alone() -> None:
-    names = re.findall(r"^\s*(?:from|import) (\w+)", (ROOT / "dev.py").read_text("utf-8"), re.MULTILINE)
-    assert set(names) <= sys.stdlib_module_names
-
-
-def test_the_set_up_script_says_what_a_bare_python_lacks(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(dev, "VENV", ROOT / "nowhere")
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(SystemExit) as end:
-        dev.make_venv()
-    assert end.value.code == 2
-    assert re.search(r"^error: .*install the package python3\.\d+-venv", capsys.readouterr().err)
-
-
-def test_the_set_up_script_refuses_an_old_python(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "version_info", (3, 10, 1))
-    with pytest.raises(SystemExit) as end:
-        dev.main(["demo"])
-    assert end.value.code == 2
-    assert "needs Python 3.11 or later" in capsys.readouterr().err
-
-
-def test_the_set_up_script_hands_pip_s_index_to_uv(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("UV_DEFAULT_INDEX", raising=False)
-    monkeypatch.delenv("UV_INDEX_URL", raising=False)
-    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/index")
-    assert dev.index_of_pip() == {"UV_DEFAULT_INDEX": "http://127.0.0.1:9/index"}
-    monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:9/other")
-    assert dev.index_of_pip() == {}
 
 
 def test_the_wheel_holds_every_file_of_the_package(tmp_path: Path) -> None:

