@@ -32,6 +32,22 @@ def _local(path: str) -> str:
 LocalPath = Annotated[str, AfterValidator(_local)]
 
 
+def _numeric_type(text: str) -> str:
+    if text in ("double", "string"):
+        return text
+    if match := re.fullmatch(r"decimal\((\d+), ?(\d+)\)", text):
+        precision, scale = int(match[1]), int(match[2])
+        if 1 <= precision <= 38 and scale <= precision:
+            return f"decimal({precision}, {scale})"
+    raise ValueError(
+        "must be double, string, or a decimal of at most 38 digits, in quotes: "
+        '"decimal(20,4)" has 20 digits, 4 of them behind the point'
+    )
+
+
+NumericType = Annotated[str, AfterValidator(_numeric_type)]
+
+
 class WriteMode(enum.StrEnum):
     """How a table's changes become rows of the lake. `mirror`: the lake has the rows that the source has (SCD 1)."""
 
@@ -50,13 +66,15 @@ class Table:
     """A line under `tables`: a name, or a pattern with shell wildcards, and how its tables are written.
 
     The last line that matches a table is the one that counts. `exclude` names columns that stay at the source;
-    `skip` leaves the tables out that an earlier pattern took in.
+    `types` gives numeric columns the type that they land as; `skip` leaves the tables out that an earlier pattern
+    took in.
     """
 
     name: str
     mode: WriteMode = WriteMode.MIRROR
     deletes: Deletes = Deletes.HARD
     exclude: tuple[str, ...] = ()
+    types: Mapping[str, NumericType] = field(default_factory=dict)
     skip: bool = False
 
     def __post_init__(self) -> None:

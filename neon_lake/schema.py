@@ -181,9 +181,12 @@ class Difference:
 
 
 def difference(old: pa.Schema, new: Relation) -> Difference:
-    """Compare the columns that a target took from the source (fields with `SOURCE_TYPE`) with a relation."""
-    was = {f.name: f.metadata for f in old if f.metadata and SOURCE_TYPE in f.metadata}
-    now = {column.name: column.field.metadata for column in new.columns}
+    """Compare the columns that a target took from the source (fields with `SOURCE_TYPE`) with a relation.
+
+    The same source type may land as another type now: the pipeline file can ask for one.
+    """
+    was = {f.name: (f.metadata, f.type) for f in old if f.metadata and SOURCE_TYPE in f.metadata}
+    now = {column.name: (column.field.metadata, column.arrow) for column in new.columns}
     return Difference(
         added=tuple(column for column in new.columns if column.name not in was),
         removed=tuple(name for name in was if name not in now),
@@ -191,7 +194,12 @@ def difference(old: pa.Schema, new: Relation) -> Difference:
     )
 
 
-_ALIASES: Final = {"double": pa.float64(), "float": pa.float32(), "date32[day]": pa.date32()}
+_ALIASES: Final = {
+    "double": pa.float64(),
+    "float": pa.float32(),
+    "date32[day]": pa.date32(),
+    "map<string, string>": pa.map_(pa.string(), pa.string()),
+}
 
 
 def arrow_type(text: str) -> pa.DataType:

@@ -50,6 +50,13 @@ def test_the_file_of_the_contract_is_read() -> None:
     assert pipeline.table(TableName("other", "orders")) is None
 
 
+def test_numeric_columns_are_given_types() -> None:
+    asked = "deletes: soft, types: {amount: 'decimal(20,4)', ratio: double, exact: string}"
+    users = read(GOOD.replace("deletes: soft", asked)).table(TableName("public", "users"))
+    assert users is not None
+    assert users.types == {"amount": "decimal(20, 4)", "ratio": "double", "exact": "string"}
+
+
 def test_a_secret_is_in_no_repr() -> None:
     assert "p{a]s" not in repr(read(GOOD))
 
@@ -57,7 +64,27 @@ def test_a_secret_is_in_no_repr() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
-        ("deletes", "delete", "line 8: unknown key 'delete'; the keys here are name, mode, deletes, exclude, skip."),
+        (
+            "deletes",
+            "delete",
+            "line 8: unknown key 'delete'; the keys here are name, mode, deletes, exclude, types, skip.",
+        ),
+        (
+            "deletes: soft",
+            "types: {amount: float}",
+            "line 8: tables[2].types.amount: must be double, string, or a decimal",
+        ),
+        ("deletes: soft", "types: {amount: decimal(20,4)}", "line 8: tables[2].types.amount: must be double, string"),
+        (
+            "deletes: soft",
+            "types: {a: 'decimal(39,2)'}",
+            "line 8: tables[2].types.a: must be double, string, or a decimal",
+        ),
+        (
+            "deletes: soft",
+            "types: {a: 'decimal(4,5)'}",
+            "line 8: tables[2].types.a: must be double, string, or a decimal",
+        ),
         ("retention_days", "days", "line 3: unknown key 'days'; the keys here are path, retention_days."),
         ("pipeline: shop", "name_: shop", "line 1: unknown key 'name_'; the keys here are pipeline, source,"),
         ("30}", "-1}", "line 3: staging.retention_days: input should be greater than or equal to 0."),

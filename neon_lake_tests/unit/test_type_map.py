@@ -131,6 +131,70 @@ def test_what_a_type_cannot_hold_is_null_and_rescued(sql_type: SqlType, text: st
     values.validate(full=True)
 
 
+def asked(target: pa.DataType) -> SqlType:
+    """A numeric that the pipeline file gives a type."""
+    return SqlType(name="numeric", base="numeric", override=target)
+
+
+@pytest.mark.parametrize(
+    ("target", "text", "value"),
+    [
+        (pa.decimal128(6, 2), "-0001.50", Decimal("-1.50")),
+        (pa.decimal128(6, 2), "1234.5" + "0" * 60, Decimal("1234.50")),
+        (pa.decimal128(6, 2), "9999", Decimal("9999.00")),
+        (pa.decimal128(38, 38), "0." + "1" * 38, Decimal("0." + "1" * 38)),
+        (pa.decimal128(6, 0), "7.000", Decimal(7)),
+        (pa.decimal128(6, 0), "700", Decimal(700)),
+        (pa.decimal128(6, 2), "1.005", None),
+        (pa.decimal128(6, 2), "10000", None),
+        (pa.decimal128(6, 0), "7.1", None),
+        (pa.decimal128(6, 2), "NaN", None),
+        (pa.decimal128(6, 2), "-Infinity", None),
+        (pa.float64(), "0.1", 0.1),
+        (pa.float64(), "123456789012345678901234567890.5", 123456789012345678901234567890.5),
+        (pa.float64(), "-Infinity", float("-inf")),
+        (pa.float64(), "9" * 400, None),
+        (pa.float64(), "-" + "9" * 400, None),
+        (pa.string(), "1.50", "1.50"),
+    ],
+)
+def test_a_numeric_lands_as_it_is_asked_for_or_is_rescued(target: pa.DataType, text: str, value: Any) -> None:
+    for company in ("0", "NaN", "1.001"):
+        values, rescued = cast(binary([None, text, company, "0"]), asked(target))
+        values.validate(full=True)
+        assert values.type == target
+        assert values[:2].to_pylist() == [None, value]
+        assert values[3].is_valid
+        assert (rescued is not None and bool(rescued[1])) is (value is None)
+
+
+def test_nan_stays_in_a_double() -> None:
+    values, rescued = cast(binary(["NaN", "1"]), asked(pa.float64()))
+    assert repr(values.to_pylist()) == "[nan, 1.0]"
+    assert rescued is None
+
+
+@pytest.mark.parametrize("digits", [37, 38, 39, 40, 57, 58, 76, 77, 300])
+def test_a_number_of_more_digits_than_a_decimal_has_is_never_another_one(digits: int) -> None:
+    text = "1" + "0" * (digits - 2) + "7"
+    for number in (text, f"-{text}", f"0.{text}", f"{text}.5", f"{text}.{'0' * 70}"):
+        values, rescued = cast(binary([number]), asked(pa.decimal128(38, 2)))
+        assert values.to_pylist() == [None]
+        assert rescued is not None
+
+
+def test_null_elements_hold_nothing() -> None:
+    values, _ = cast(binary([r'{"\\x00ff",NULL,"\\x"}', "{NULL}"]), array_of(of("bytea")))
+    assert values.to_pylist() == [[b"\x00\xff", None, b""], [None]]
+
+
+def test_hstore_is_a_map_also_within_arrays() -> None:
+    hstore = SqlType(name="public.hstore", base="hstore.hstore")
+    values, _ = cast(binary([r'{"\"a\"=>\"1\", \"b\"=>NULL","",NULL}']), array_of(hstore))
+    assert values.type == pa.list_(pa.map_(pa.string(), pa.string()))
+    assert values.to_pylist() == [[[("a", "1"), ("b", None)], [], None]]
+
+
 @pytest.mark.parametrize("text", ["00ff", "\\x0", "\\x0g", "\\", ""])
 def test_bytea_in_another_form_is_refused(text: str) -> None:
     with pytest.raises(ProtocolError, match="hex"):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import pyarrow as pa
+
+from neon_lake.config import Table
 from neon_lake.imprint import Imprint
 from neon_lake.schema import Column, Relation, ReplicaIdentity, TableName
 from neon_lake.sources.postgres.connection import Connection
 from neon_lake.sources.postgres.messages import RelationMessage
+from neon_lake.sources.postgres.overrides import numeric_overrides
 from neon_lake.sources.postgres.queries import query
 from neon_lake.sources.postgres.rows import Layout
 from neon_lake.sources.postgres.type_map import SqlType, arrow_type
@@ -47,7 +51,10 @@ class ColumnFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class TypeFacts:
-    """A row of pg_type. `output` is the function that makes its text; oids are 0 where there is none."""
+    """A row of pg_type. `base` is as in `SqlType`; `output` is the function that makes its text.
+
+    Oids are 0 where there is none.
+    """
 
     base: str
     domain_of: int
@@ -132,14 +139,20 @@ def sql_type(name: str, oid: int, modifier: int, known: Mapping[int, TypeFacts])
     return SqlType(name=name, base=facts.base, modifier=modifier, element=element, delimiter=facts.delimiter)
 
 
-def landing(of_type: SqlType, *, key: bool) -> SqlType:
-    """The type as which a column's values land. An array in a key is text: nothing joins or merges by lists."""
-    return SqlType(name=of_type.name, base="") if key and of_type.element is not None else of_type
+def landing(of_type: SqlType, *, key: bool, override: pa.DataType | None = None) -> SqlType:
+    """The type as which a column's values land.
+
+    An array or a map in a key is text: nothing joins or merges by them. `override` is what the pipeline file asks for;
+    it is for numerics alone.
+    """
+    if override is not None and of_type.base == "numeric":
+        return replace(of_type, override=override)
+    return SqlType(name=of_type.name, base="") if key and pa.types.is_nested(arrow_type(of_type)) else of_type
 
 
-def column(facts: ColumnFacts, of_type: SqlType) -> Column:
+def column(facts: ColumnFacts, of_type: SqlType, override: pa.DataType | None = None) -> Column:
     """The column of a relation."""
-    of_type = landing(of_type, key=facts.key)
+    of_type = landing(of_type, key=facts.key, override=override)
     return Column(
         name=facts.name,
         type=of_type.name,
@@ -150,8 +163,8 @@ def column(facts: ColumnFacts, of_type: SqlType) -> Column:
     )
 
 
-def layout(connection: Connection, message: RelationMessage, excluded: frozenset[str]) -> Layout:
-    """Join a Relation message with what the catalogue knows now of its types and columns.
+def layout(connection: Connection, message: RelationMessage, line: Table) -> Layout:
+    """Join a Relation message with what the catalogue knows now of its types and columns, and the pipeline file asks.
 
     The message says what the columns were when the rows were written; the catalogue may be ahead of it.
     """
@@ -161,16 +174,18 @@ def layout(connection: Connection, message: RelationMessage, excluded: frozenset
     names = [name for (name,) in connection.execute(query("type_names"), arguments)]
     facts = {column.name: column for column in columns(connection, [message.oid])[message.oid]}
     # With full identity the message marks every column; the key is then the primary key.
+    overrides = numeric_overrides(line)
     from_catalogue = message.identity is ReplicaIdentity.FULL
     wanted: list[Column] = []
     sql_types: list[SqlType | None] = []
     for wire, name in zip(message.columns, names, strict=True):
-        if wire.name in excluded:
+        if wire.name in line.exclude:
             sql_types.append(None)
             continue
         now = facts.get(wire.name)
         key = now is not None and now.key if from_catalogue else wire.identity
-        of_type = landing(sql_type(name, wire.type_oid, wire.modifier, known), key=key)
+        of_type = sql_type(name, wire.type_oid, wire.modifier, known)
+        of_type = landing(of_type, key=key, override=overrides.get(wire.name))
         sql_types.append(of_type)
         wanted.append(
             Column(

@@ -147,17 +147,23 @@ WITH RECURSIVE needed (oid) AS (
      WHERE t.typtype = 'd' OR (t.typcategory = 'A' AND t.typelem <> 0)
 )
 SELECT t.oid,
-       CASE WHEN n.nspname = 'pg_catalog' THEN t.typname ELSE '' END,
+       coalesce((SELECT y.extname || '.' || t.typname
+                   FROM pg_catalog.pg_depend AS d
+                   JOIN pg_catalog.pg_extension AS y ON y.oid = d.refobjid
+                  WHERE d.classid = 'pg_catalog.pg_type'::pg_catalog.regclass AND d.objid = t.oid
+                    AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND d.deptype = 'e'),
+                CASE WHEN n.nspname = 'pg_catalog' THEN t.typname ELSE '' END),
        CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE 0 END,
        t.typtypmod,
-       CASE WHEN t.typtype <> 'd' AND t.typcategory = 'A' THEN t.typelem ELSE 0 END,
+       coalesce(e.oid, 0),
        coalesce(e.typdelim, ',')::pg_catalog.text,
        f.nspname,
        o.proname
   FROM pg_catalog.pg_type AS t
   JOIN needed AS x ON x.oid = t.oid
   JOIN pg_catalog.pg_namespace AS n ON n.oid = t.typnamespace
-  LEFT JOIN pg_catalog.pg_type AS e ON e.oid = t.typelem
+  -- Not every type with elements is written as an array: int2vector is not, and its elements name another array.
+  LEFT JOIN pg_catalog.pg_type AS e ON e.oid = t.typelem AND e.typarray = t.oid
   JOIN pg_catalog.pg_proc AS o ON o.oid = t.typoutput
   JOIN pg_catalog.pg_namespace AS f ON f.oid = o.pronamespace;
 

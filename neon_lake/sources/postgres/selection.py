@@ -14,6 +14,7 @@ from neon_lake.sources.base import Survey
 from neon_lake.sources.postgres import catalog
 from neon_lake.sources.postgres.catalog import ColumnFacts, TableFacts, TypeFacts
 from neon_lake.sources.postgres.connection import Connection
+from neon_lake.sources.postgres.overrides import check_overrides, numeric_overrides
 
 _KINDS: Final = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
 
@@ -99,12 +100,12 @@ def _relation(facts: TableFacts, line: Table, columns: Sequence[ColumnFacts], ty
             f"The table {name} has a column {listed(taken)}, a name that the lake uses itself; "
             "rename the column or exclude it."
         )
+    of_type = {c.name: catalog.sql_type(c.type_name, c.type_oid, c.modifier, types) for c in columns}
+    check_overrides(name, line, of_type, key)
+    overrides = numeric_overrides(line)
     return Relation(
         table=name,
-        columns=tuple(
-            catalog.column(column, catalog.sql_type(column.type_name, column.type_oid, column.modifier, types))
-            for column in wanted
-        ),
+        columns=tuple(catalog.column(c, of_type[c.name], overrides.get(c.name)) for c in wanted),
         identity=facts.identity,
         comment=facts.comment,
     )

@@ -19,7 +19,7 @@ from neon_lake.sources.base import Snapshot
 from neon_lake.sources.postgres import catalog, slot
 from neon_lake.sources.postgres.connection import Connection, ConnectionSettings
 from neon_lake.sources.postgres.queries import query
-from neon_lake.sources.postgres.type_map import NATIVE, SqlType, cast, rescue
+from neon_lake.sources.postgres.type_map import NATIVE, SqlType, arrow_type, cast, rescue
 
 RANGE_BLOCKS: Final = 16384
 """Blocks of a table that one statement reads (128 MiB at the usual size)."""
@@ -140,7 +140,8 @@ def _readings(connection: Connection, relation: Relation) -> list[_Reading]:
                 f"The column {column.name} of {relation.table} was dropped or altered just now; run the sync again."
             )
         of_type = catalog.sql_type(facts.type_name, facts.type_oid, facts.modifier, types)
-        of_type = catalog.landing(of_type, key=column.key)
+        asked = None if column.arrow == arrow_type(of_type) else column.arrow
+        of_type = catalog.landing(of_type, key=column.key, override=asked)
         name = sql.Identifier(column.name)
         if of_type.base in NATIVE:
             readings.append(_Reading(column=column, expression=name, text=None))

@@ -150,4 +150,4 @@ class _Descriptions:
         with self._settings.translated():
             if self._connection is None:
                 self._connection = self._stack.enter_context(self._settings.connect())
-            return catalog.layout(self._connection, message, frozenset(line.exclude))
+            return catalog.layout(self._connection, message, line)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from neon_lake.errors import ProtocolError
-from neon_lake.sources.postgres import array_text
+from neon_lake.sources.postgres import array_text, hstore_text
 from neon_lake.sources.postgres.columns import Mask, binary_parts, mask_buffer
 
 
@@ -24,8 +24,9 @@ class SqlType:
     """A column's type with domains resolved.
 
     `name` is the declared type as SQL writes it; `base` is the built-in type's name in pg_type (`int4`, `numeric`),
-    or empty for a type that a user made; `modifier` is pg_attribute's atttypmod (-1 without);
-    `element` and `delimiter` describe an array's elements.
+    that of an extension's type behind the extension's (`hstore.hstore`), or empty for a type that a user made;
+    `modifier` is pg_attribute's atttypmod (-1 without); `element` and `delimiter` describe an array's elements.
+    `override` is the Arrow type that the pipeline file asks for, of a numeric.
     """
 
     name: str
@@ -33,6 +34,7 @@ class SqlType:
     modifier: int = -1
     element: SqlType | None = None
     delimiter: str = ","
+    override: pa.DataType | None = None
 
 
 class Cast(NamedTuple):
@@ -54,6 +56,7 @@ _PLAIN: Final = {
     "date": pa.date32(),
     "timestamp": pa.timestamp("us"),
     "timestamptz": pa.timestamp("us", tz="UTC"),
+    "hstore.hstore": hstore_text.MAP,
 }
 
 NATIVE: Final = frozenset({"bool", "int2", "int4", "int8", "float4", "float8", "text", "varchar", "bpchar", "bytea"})
@@ -62,6 +65,8 @@ NATIVE: Final = frozenset({"bool", "int2", "int4", "int8", "float4", "float8", "
 
 def arrow_type(sql_type: SqlType) -> pa.DataType:
     """The Arrow type of a column; a type without one of its own lands as Postgres' text."""
+    if sql_type.override is not None:
+        return sql_type.override
     if sql_type.element is not None:
         return pa.list_(arrow_type(sql_type.element))
     if sql_type.base == "numeric":
@@ -83,9 +88,9 @@ def _decimal(modifier: int) -> pa.DataType | None:
 
 def cast(text: pa.Array, sql_type: SqlType) -> Cast:
     """Turn Postgres' text (a binary array) into values of `arrow_type(sql_type)`. Raises `ProtocolError`."""
-    if sql_type.element is not None:
-        return _lists(text, sql_type.element, sql_type.delimiter)
     target = arrow_type(sql_type)
+    if pa.types.is_nested(target):
+        return _nested(text, sql_type)
     if target == pa.binary():
         return _bytes(text)
     strings = _utf8(text)
@@ -94,7 +99,7 @@ def cast(text: pa.Array, sql_type: SqlType) -> Cast:
     if target == pa.bool_():
         true = pc.equal(strings, "t")
         return _hold(Cast(true), pc.or_(true, pc.equal(strings, "f")))
-    return _parsed(strings, target)
+    return _parsed(strings, target) if sql_type.override is None else _asked(strings, target)
 
 
 def _utf8(text: pa.Array) -> pa.Array:
@@ -113,7 +118,7 @@ def _parsed(strings: pa.Array, target: pa.DataType) -> Cast:
     try:
         return Cast(strings.cast(target))
     except pa.ArrowInvalid:
-        fits = pc.match_substring_regex(strings, f"^{_pattern(target)}$")
+        fits = pc.match_substring_regex(strings, f"^(?:{_pattern(target)})$")
     try:
         return _hold(Cast(pc.if_else(fits, strings, None).cast(target)), fits)
     except pa.ArrowInvalid:
@@ -121,9 +126,23 @@ def _parsed(strings: pa.Array, target: pa.DataType) -> Cast:
         return _hold(Cast(pc.if_else(fits, strings, None).cast(target)), fits)
 
 
+def _asked(strings: pa.Array, target: pa.DataType) -> Cast:
+    """Read numerics of any length as what the pipeline file asks for: as decimals when exact, as doubles rounded."""
+    if pa.types.is_floating(target):
+        values = strings.cast(target)
+        infinite = pc.match_substring(strings, "Infinity")
+        return _hold(Cast(values), pc.or_(infinite, pc.invert(pc.is_inf(values))))
+    # Zeros at the end are no digits that get lost.
+    short = pc.replace_substring_regex(strings, r"^(-?[0-9]+)(?:(\.[0-9]*[1-9])|\.)0*$", r"\1\2")
+    # Nothing may be cast that does not fit: of 39 digits and more Arrow makes another number, without a word.
+    fits = pc.match_substring_regex(short, f"^(?:{_pattern(target)})$")
+    return _hold(Cast(pc.if_else(fits, short, None).cast(target)), fits)
+
+
 def _pattern(target: pa.DataType) -> str:
     if pa.types.is_decimal(target):
-        return r"-?[0-9]+(\.[0-9]+)?"
+        whole = rf"-?0*[0-9]{{0,{target.precision - target.scale}}}"
+        return whole + (rf"(\.[0-9]{{1,{target.scale}}})?" if target.scale else "")
     if pa.types.is_date(target):
         return _DATE
     if pa.types.is_timestamp(target):
@@ -171,9 +190,15 @@ def _bytes(text: pa.Array) -> Cast:
     return Cast(pa.Array.from_buffers(pa.binary(), len(text), buffers))
 
 
+def _nested(text: pa.Array, sql_type: SqlType) -> Cast:
+    _utf8(text)
+    if sql_type.element is not None:
+        return _lists(text, sql_type.element, sql_type.delimiter)
+    return Cast(hstore_text.parse(text))
+
+
 def _lists(text: pa.Array, element: SqlType, delimiter: str) -> Cast:
     """Read arrays; a row that is not a plain list, or has an element that does not fit, is rescued whole."""
-    _utf8(text)
     elements = array_text.parse(text, delimiter)
     values, misfits = cast(elements.values, element)
     rescued = elements.other
