@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import dagster as dg
 import pytest
 
+from neon_lake.orchestration import build_definitions
+from neon_lake.orchestration.hours import HOUR, hour_of
+from neon_lake_tests.fixtures.dagster_shop import SHOP, Dagster
 from neon_lake_tests.fixtures.pipelines import Lab
 
 _TABLES = """
@@ -32,3 +40,15 @@ def filled(lab: Lab) -> Lab:
     """A pipeline over `a`, with a column of each everyday type, and `Odd Name` with long documents: 501 rows and 20."""
     lab.database.execute(_TABLES + _FILL)
     return lab
+
+
+@pytest.fixture
+def dagster(lab: Lab) -> Iterator[Dagster]:
+    """The shop, its definitions and an instance."""
+    until_the_hour_ends = (hour_of(datetime.now(UTC)) + HOUR - datetime.now(UTC)).total_seconds()
+    if until_the_hour_ends < 30:
+        # a test speaks of one hour, and the server's clock cannot be set: it begins with the next one
+        time.sleep(until_the_hour_ends)
+    lab.database.execute(SHOP)
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield Dagster(lab=lab, instance=instance, definitions=build_definitions(lab.file))
