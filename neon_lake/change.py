@@ -63,6 +63,7 @@ COMMITTED_AT: Final = "_committed_at"
 DELETED_AT: Final = "_deleted_at"
 UNCHANGED: Final = "_unchanged"
 OLD_KEY: Final = "_old_key"
+ROW_ID: Final = "_row_id"
 
 TIMESTAMP: Final = pa.timestamp("us", tz="UTC")
 
@@ -75,7 +76,7 @@ CHANGE_FIELDS: Final = (
     pa.field(UNCHANGED, pa.list_(pa.string())),
 )
 
-RESERVED: Final = frozenset({OP, LSN, SEQUENCE, XID, COMMITTED_AT, DELETED_AT, UNCHANGED, OLD_KEY, RESCUED})
+RESERVED: Final = frozenset({OP, LSN, SEQUENCE, XID, COMMITTED_AT, DELETED_AT, UNCHANGED, OLD_KEY, ROW_ID, RESCUED})
 """Column names that a source table may not have, because the log or the lake uses them."""
 
 
@@ -89,14 +90,17 @@ def change_schema(relation: Relation) -> pa.Schema:
       `_xid`           32-bit id of the transaction
       `_committed_at`  commit time at the source
       `_unchanged`     names of the columns whose TOASTed value was not sent; null when there is none
-      `_old_key`       struct of the key columns before an update that changed the key; else null
+      `_old_key`       struct of the key columns before an update that changed the key; else null. Without a key,
+                       of all columns and `_rescued_data`, before an update that changed anything
       `_rescued_data`  JSON object: column → Postgres' text of what its typed column cannot hold; else null
       then the relation's columns; of a D row only the key is sure to be there.
     """
-    key = pa.struct([pa.field(c.name, c.arrow) for c in relation.key])
-    # A table can lose its key while it is followed, and Parquet has no structs without fields.
-    old_key = pa.field(OLD_KEY, key if relation.key else pa.null())
     rescued = pa.field(RESCUED, pa.string())
+    identity = [pa.field(c.name, c.arrow) for c in (relation.columns if relation.keyless else relation.key)]
+    if relation.keyless:
+        identity.append(rescued)
+    # A table can lose its key while it is followed, and Parquet has no structs without fields.
+    old_key = pa.field(OLD_KEY, pa.struct(identity) if identity else pa.null())
     return pa.schema([*CHANGE_FIELDS, old_key, rescued, *(c.field for c in relation.columns)])
 
 

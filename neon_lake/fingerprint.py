@@ -6,6 +6,8 @@ differ, only the rows of those buckets have to be looked at one by one. Memory d
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -18,8 +20,11 @@ BUCKETS: Final = 4096
 
 Hashes = npt.NDArray[np.uint64]
 
+_NONE: Final = np.uint64(0)
 _NULL: Final = np.uint64(0x9AE16A3B2F90404F)
 _ODD: Final = np.uint64(0x9E3779B97F4A7C15)
+_SALTS: Final = (np.uint64(0xD1B54A32D192ED03), np.uint64(0x8CB92BA72F3D8DD7))
+"""What makes the halves of a row's id independent of each other."""
 
 
 def hashes(columns: Sequence[pa.Array]) -> Hashes:
@@ -34,6 +39,26 @@ def column_hashes(column: pa.Array) -> Hashes:
     """One 64-bit hash per value; nulls are equal to each other and to nothing else."""
     valid = np.asarray(pc.is_valid(column))
     return np.where(valid, _values(column), _NULL)
+
+
+def row_ids(rows: pa.Table | pa.RecordBatch, names: Sequence[str]) -> pa.Array:
+    """16 bytes per row, the same for rows that have the same values in these columns.
+
+    A null counts as if its column was not there, and the order of the columns does not matter: so a row keeps its id
+    when a column is added. Two rows of different content share an id with a chance of 2⁻¹²⁸.
+    """
+    halves = []
+    for salt in _SALTS:
+        total = np.zeros(len(rows) if isinstance(rows, pa.Table) else rows.num_rows, dtype=np.uint64)
+        for name in names:
+            column = rows[name].combine_chunks() if isinstance(rows, pa.Table) else rows[name]
+            digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
+            of_column = _mixed(_values(column, salt) + np.uint64(int.from_bytes(digest, "big")))
+            total += np.where(np.asarray(pc.is_valid(column)), of_column, np.uint64(0))
+        halves.append(_mixed(total + salt))
+    data = np.ascontiguousarray(np.column_stack(halves))
+    offsets = pa.py_buffer((np.arange(len(data) + 1) * 16).astype(np.int32))
+    return pa.Array.from_buffers(pa.binary(), len(data), [None, offsets, pa.py_buffer(data)])
 
 
 class BucketSums:
@@ -66,47 +91,52 @@ def _mixed(x: Hashes) -> Hashes:
     return x ^ (x >> np.uint64(31))
 
 
-def _values(column: pa.Array) -> Hashes:
+def _values(column: pa.Array, salt: np.uint64 = _NONE) -> Hashes:
     kind = column.type
     if pa.types.is_list(kind):
-        return _of_lists(column)
+        return _of_lists(column, salt)
     if pa.types.is_string(kind) or pa.types.is_binary(kind):
-        return _of_bytes(column)
+        return _of_bytes(column, salt)
     if pa.types.is_boolean(kind):
-        return _mixed(np.asarray(column.fill_null(False)).astype(np.uint64))
+        return _mixed(np.asarray(column.fill_null(False)).astype(np.uint64) ^ salt)
     if pa.types.is_decimal(kind):
         halves = np.frombuffer(column.buffers()[1], dtype=np.uint64)[2 * column.offset :][: 2 * len(column)]
-        return _mixed(_mixed(halves[0::2].copy()) * _ODD + halves[1::2])
+        return _mixed(_mixed(halves[0::2] ^ salt) * _ODD + halves[1::2])
+    if pa.types.is_floating(kind):
+        # the sign and the payload of a NaN mean nothing, and get lost in text
+        column = pc.if_else(pc.is_nan(column), pa.scalar(math.nan, kind), column)
     width = kind.bit_width // 8
     raw = np.frombuffer(column.buffers()[1], dtype=f"u{width}")[column.offset :][: len(column)]
-    return _mixed(raw.astype(np.uint64))
+    return _mixed(raw.astype(np.uint64) ^ salt)
 
 
-def _of_bytes(column: pa.Array) -> Hashes:
+def _of_bytes(column: pa.Array, salt: np.uint64) -> Hashes:
     """Each value as a polynomial of its bytes, with its length: a sum per value over all bytes at once."""
     offsets = np.frombuffer(column.buffers()[1], dtype=np.int32)[column.offset :][: len(column) + 1].astype(np.int64)
     data = column.buffers()[2]
     count = int(offsets[-1] - offsets[0])
     content = np.frombuffer(data, dtype=np.uint8)[offsets[0] : offsets[-1]] if count else np.empty(0, np.uint8)
     lengths = np.diff(offsets)
-    terms = _weights(lengths)
+    terms = _weights(lengths, salt)
     terms *= content + np.uint64(1)
     return _mixed(_sums(terms, lengths) * _ODD + lengths.astype(np.uint64))
 
 
-def _of_lists(column: pa.ListArray) -> Hashes:
+def _of_lists(column: pa.ListArray, salt: np.uint64) -> Hashes:
     offsets = np.asarray(column.offsets).astype(np.int64)
-    elements = column_hashes(column.values.slice(offsets[0], offsets[-1] - offsets[0]))
+    elements = column.values.slice(offsets[0], offsets[-1] - offsets[0])
+    valid = np.asarray(pc.is_valid(elements))
     lengths = np.diff(offsets)
-    return _mixed(_sums(elements * _weights(lengths), lengths) * _ODD + lengths.astype(np.uint64))
+    terms = np.where(valid, _values(elements, salt), _NULL) * _weights(lengths, salt)
+    return _mixed(_sums(terms, lengths) * _ODD + lengths.astype(np.uint64))
 
 
-def _weights(lengths: npt.NDArray[np.int64]) -> Hashes:
+def _weights(lengths: npt.NDArray[np.int64], salt: np.uint64) -> Hashes:
     """For each of consecutive runs, one weight for every place in it: the same for the same place of any run."""
     starts = np.cumsum(lengths) - lengths
     place = np.arange(int(lengths.sum()))
     place -= np.repeat(starts, lengths)
-    table = _mixed(np.arange(1, int(lengths.max(initial=0)) + 1, dtype=np.uint64) * _ODD)
+    table = _mixed(np.arange(1, int(lengths.max(initial=0)) + 1, dtype=np.uint64) * _ODD ^ salt)
     return table[place]
 
 

@@ -129,6 +129,14 @@ class Relation:
         """The key columns, in the table's column order."""
         return tuple(column for column in self.columns if column.key)
 
+    @property
+    def keyless(self) -> bool:
+        """Whether rows are told apart by their whole content alone: there is no key, and the WAL holds old rows whole.
+
+        Then a table may hold the same row more than once.
+        """
+        return self.identity is ReplicaIdentity.FULL and not self.key
+
     @cached_property
     def row_schema(self) -> pa.Schema:
         """Arrow schema of the source's own columns."""

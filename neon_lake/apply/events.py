@@ -55,7 +55,7 @@ class Events:
 
 def events(relation: Relation, changes: pa.Table) -> Events:
     """Turn changes (schema `change_schema(relation)`, in order) into events."""
-    changes, truncated = _after_truncate(changes)
+    changes, truncated = after_truncate(changes)
     rows, moved = _split_moves(relation, changes)
     key = key_numbers([rows[column.name] for column in relation.key])
     previous = _previous_of_same_key(key)
@@ -70,7 +70,8 @@ def events(relation: Relation, changes: pa.Table) -> Events:
     )
 
 
-def _after_truncate(changes: pa.Table) -> tuple[pa.Table, Truncation | None]:
+def after_truncate(changes: pa.Table) -> tuple[pa.Table, Truncation | None]:
+    """The changes behind the last TRUNCATE, and that one."""
     found = np.flatnonzero(np.asarray(pc.equal(changes[OP].combine_chunks(), TRUNCATE)))
     if not len(found):
         return changes, None

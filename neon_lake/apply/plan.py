@@ -9,9 +9,9 @@ from datetime import datetime
 
 import pyarrow as pa
 
-from neon_lake.change import COMMITTED_AT, DELETED_AT, LSN, TIMESTAMP, Lsn
+from neon_lake.change import COMMITTED_AT, DELETED_AT, LSN, ROW_ID, TIMESTAMP, Lsn
 from neon_lake.config import Deletes
-from neon_lake.schema import EXCLUDED, IMPRINT, RESCUED, Relation
+from neon_lake.schema import EXCLUDED, IMPRINT, KEY, RESCUED, Relation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,9 @@ class MergePlan:
     appended without looking; deletes: key columns of the rows to remove; `truncate`: everything that the target has
     goes first (with soft deletes: it is marked as deleted then). `incomplete` counts rows that could not be
     made whole, because the target lacks a row that it should have; they are left out.
+
+    Of a table without a key, `_row_id` stands for the key, and `rows` may hold the same row more than once: all of them
+    are put, after all rows whose id is in `deletes` are removed.
     """
 
     rows: pa.Table
@@ -37,6 +40,7 @@ class MergePlan:
     only_new: bool
     truncate: Truncation | None = None
     incomplete: int = 0
+    copies: bool = False
 
     @property
     def empty(self) -> bool:
@@ -47,13 +51,17 @@ class MergePlan:
 def target_schema(relation: Relation, deletes: Deletes, excluded: Sequence[str] = ()) -> pa.Schema:
     """The columns of a target table: the source's, `_rescued_data`, `_lsn` and `_committed_at`.
 
-    With soft deletes also `_deleted_at`: when the row was deleted at the source, else null. `excluded` is noted in
-    the schema, so that it is seen when a column is excluded no longer; and so is the relation's imprint.
+    Without a key also `_row_id`: 16 bytes that rows of the same content share. With soft deletes also `_deleted_at`:
+    when the row was deleted at the source, else null. `excluded` is noted in the schema, so that it is seen when a
+    column is excluded no longer; and so is the relation's imprint.
     """
     noted = {EXCLUDED: json.dumps(sorted(excluded))} if excluded else {}
     if relation.imprint:
         noted[IMPRINT] = json.dumps(relation.imprint.to_json())
-    fields = [*relation.row_schema, pa.field(RESCUED, pa.string()), pa.field(LSN, pa.int64(), metadata=noted or None)]
+    fields = [*relation.row_schema, pa.field(RESCUED, pa.string())]
+    if relation.keyless:
+        fields.append(pa.field(ROW_ID, pa.binary(), metadata={KEY: b"true"}))
+    fields.append(pa.field(LSN, pa.int64(), metadata=noted or None))
     fields.append(pa.field(COMMITTED_AT, TIMESTAMP))
     if deletes is Deletes.SOFT:
         fields.append(pa.field(DELETED_AT, TIMESTAMP))

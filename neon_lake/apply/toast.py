@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from neon_lake.apply.events import Events, Indices, Mask, with_column
 from neon_lake.change import UNCHANGED
-from neon_lake.schema import RESCUED
+from neon_lake.schema import RESCUED, Relation
 
 Lookup = Callable[[pa.Table, Sequence[str]], pa.Table]
 """(keys, columns) → the rows of the target with these keys: key columns and `columns`; absent keys are left out."""
@@ -62,7 +62,7 @@ def filled(events: Events, chosen: Indices, unsent: dict[str, Mask], lookup: Loo
         rows = with_column(rows, name, pool.take(pa.array(index, mask=missing)))
         rescued = pa.chunked_array([*events.rows[RESCUED].chunks, *found[RESCUED].chunks], pa.string())
         source = rescued.take(pa.array(index, mask=missing | ~wanted[name][chosen]))
-        rows = with_column(rows, RESCUED, _carried(rows[RESCUED], source, name))
+        rows = with_column(rows, RESCUED, _carried(events.relation, rows[RESCUED], source, name))
     return rows, incomplete
 
 
@@ -104,8 +104,11 @@ def _from_target(
     return found, place
 
 
-def _carried(rescued: pa.ChunkedArray, source: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    """Rescued text of column `name` goes along with its value. Rows that have some are rare, so they go one by one."""
+def _carried(relation: Relation, rescued: pa.ChunkedArray, source: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """Rescued text of column `name` goes along with its value, and stands where a snapshot has it: by column order.
+
+    Rows that have some are rare, so they go one by one.
+    """
     mentions = pc.match_substring(source, json.dumps(name, ensure_ascii=False))
     hits = np.flatnonzero(np.asarray(pc.fill_null(mentions, False)))
     if not len(hits):
@@ -114,5 +117,7 @@ def _carried(rescued: pa.ChunkedArray, source: pa.ChunkedArray, name: str) -> pa
     for hit in hits.tolist():
         old = json.loads(source[hit].as_py())
         if name in old:
-            values[hit] = json.dumps(json.loads(values[hit] or "{}") | {name: old[name]}, ensure_ascii=False)
+            whole = json.loads(values[hit] or "{}") | {name: old[name]}
+            ordered = {column.name: whole[column.name] for column in relation.columns if column.name in whole}
+            values[hit] = json.dumps(ordered, ensure_ascii=False)
     return pa.chunked_array([pa.array(values, pa.string())])

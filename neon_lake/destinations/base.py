@@ -19,13 +19,16 @@ class Target:
     """One version of a target table: what it holds, and how far the log is applied to it.
 
     `schema` has the field metadata that names each column's source type (`neon_lake.schema.SOURCE_TYPE`).
-    `watermark` is None for a table that this pipeline has never written.
+    `watermark` is None for a table that this pipeline has never written; otherwise the table has every change that
+    commits before it. Of those at or behind it, it has the first `within`: only while one transaction is applied that
+    is larger than memory is that more than none.
     """
 
     table: TableName
     version: int
     schema: pa.Schema
     watermark: Lsn | None
+    within: int = 0
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -57,7 +60,7 @@ class Destination(Protocol):
         """
         ...
 
-    def merge(self, old: Target, schema: pa.Schema, plan: MergePlan, watermark: Lsn) -> Target:
+    def merge(self, old: Target, schema: pa.Schema, plan: MergePlan, watermark: Lsn, within: int = 0) -> Target:
         """Do what the plan says; columns of `schema` that the table lacks are added, null in its older rows.
 
         A plan that changes nothing still moves the watermark.

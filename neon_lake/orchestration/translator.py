@@ -10,13 +10,14 @@ import dagster as dg
 import pyarrow as pa
 
 from neon_lake.apply.plan import target_schema
-from neon_lake.change import COMMITTED_AT, DELETED_AT, LSN
+from neon_lake.change import COMMITTED_AT, DELETED_AT, LSN, ROW_ID
 from neon_lake.config import Deletes, Pipeline
 from neon_lake.orchestration.names import CONTENT, ROW_COUNT
 from neon_lake.schema import KEY, RESCUED, Relation, TableName
 
 _OWN_COLUMNS: Mapping[str, str] = {
     RESCUED: "What the typed columns cannot hold, as a JSON object of column and Postgres' text.",
+    ROW_ID: "What rows of the same content share: their table has no key.",
     LSN: "Position in the source's write-ahead log of the commit that the row is from.",
     COMMITTED_AT: "When that transaction was committed at the source.",
     DELETED_AT: "When the row was deleted at the source; null while it is there.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -11,20 +11,21 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from neon_lake.apply.copies import copies
 from neon_lake.apply.mirror import mirror
 from neon_lake.apply.plan import target_schema
-from neon_lake.change import COMMITTED_AT, LSN, OP, Lsn, change_schema
+from neon_lake.change import COMMITTED_AT, Lsn
 from neon_lake.config import Table
 from neon_lake.destinations.base import Target
 from neon_lake.errors import DestinationError, ResyncNeeded
 from neon_lake.lifecycle import Event as Happening
 from neon_lake.lifecycle import Mark, State, after, event_of, sentence, state_of
-from neon_lake.pipeline.following import check_imprint, check_keys, check_settings, follow, nothing
+from neon_lake.pipeline.following import check_imprint, check_settings, follow, nothing
 from neon_lake.pipeline.parts import Parts, Progress
+from neon_lake.pipeline.portions import behind, joined, portions
 from neon_lake.pipeline.results import TableResult
 from neon_lake.pipeline.snapshots import apply_snapshot, usable
-from neon_lake.schema import Relation, TableName, difference
-from neon_lake.staging.manifest import Manifest
+from neon_lake.schema import Relation, TableName
 from neon_lake.staging.segment import Counts
 
 QUIET: Final = 64
@@ -111,31 +112,36 @@ def _carry_on(
     """Apply the changes behind the watermark, in commits of bounded size."""
     assert target.watermark is not None
     hours: dict[datetime, Counts] = {}
-    first = reached = target.watermark
+    first = target.watermark
     chain = behind(parts, target)
     if until is not None:
         chain = tuple(m for m in chain if m.start < until)
-    for manifests in _slices(chain, result.table, parts.memory):
-        reached = manifests[-1].end if until is None else min(manifests[-1].end, until)
-        changes, relation = read_changes(parts, target, manifests, since=target.watermark, until=until)
-        if relation is None:
-            if len(manifests) < QUIET:
-                continue
-            schema, plan = target.schema, None
+    end = max(first, min(chain[-1].end, until or chain[-1].end)) if chain else first
+    portion = None
+    for portion in portions(parts, target, chain, end):
+        changes, relation = joined(target, portion.pieces)
+        schema = target_schema(relation, settings.deletes)
+        lookup = partial(parts.destination.lookup, target)
+        if relation.keyless:
+            plan = copies(relation, changes, partial(lookup, columns=()))
         else:
-            schema = target_schema(relation, settings.deletes)
-            plan = mirror(relation, changes, partial(parts.destination.lookup, target), deletes=settings.deletes)
-            for hour, counts in by_hour(changes).items():
-                hours[hour] = hours.get(hour, Counts()) + counts
-            result = replace(result, incomplete=result.incomplete + plan.incomplete)
-            result = replace(result, last_commit_at=pc.max(changes[COMMITTED_AT]).as_py() or result.last_commit_at)
-        target = parts.destination.merge(target, schema, plan or nothing(schema), reached)
+            plan = mirror(relation, changes, lookup, deletes=settings.deletes)
+        for hour, counts in by_hour(changes).items():
+            hours[hour] = hours.get(hour, Counts()) + counts
+        result = replace(
+            result,
+            incomplete=result.incomplete + plan.incomplete,
+            last_commit_at=pc.max(changes[COMMITTED_AT]).as_py() or result.last_commit_at,
+        )
+        target = parts.destination.merge(target, schema, plan, portion.watermark, portion.within)
         parts.progress(Progress(verb="apply", table=result.table, rows=summed(hours).total))
+    if portion is None and len(chain) >= QUIET:
+        target = parts.destination.merge(target, target.schema, nothing(target.schema), end)
     result = replace(
         result,
         state=after(result.state, Happening.BATCH_APPLIED),
         first=first,
-        watermark=max(reached, target.watermark or reached),
+        watermark=end,
         hours=hours,
         counts=summed(hours),
     )
@@ -145,63 +151,6 @@ def _carry_on(
             "so their unchanged values are unknown."
         )
     return result, target
-
-
-def behind(parts: Parts, target: Target) -> tuple[Manifest, ...]:
-    """The manifests past a target's watermark. Raises `ResyncNeeded` when the log does not lead on from it."""
-    assert target.watermark is not None
-    chain = parts.log.since(target.watermark)
-    if chain and chain[0].start > target.watermark:
-        raise ResyncNeeded(f"The log no longer reaches back to {target.watermark}, where {target.table} stands.")
-    for manifest in chain:
-        if manifest.gap:
-            raise ResyncNeeded(f"Changes from {manifest.start} to {manifest.end} were not captured: {manifest.gap}")
-    return chain
-
-
-def read_changes(
-    parts: Parts, target: Target, manifests: Sequence[Manifest], *, since: Lsn, until: Lsn | None = None
-) -> tuple[pa.Table, Relation | None]:
-    """The changes of the target's table that commit in [since, until), and the relation that they end with.
-
-    Columns that an older change lacks are null in it; those that the table no longer has are left out. Raises
-    `ResyncNeeded` when the target cannot follow the relation by adding columns.
-    """
-    found, relation = [], None
-    for manifest in manifests:
-        for segment in manifest.of(target.table):
-            relation = manifest.relations[segment.relation]
-            if changed := difference(target.schema, relation).changed:
-                raise ResyncNeeded(f"Column {changed[0]} of {target.table} changed its type or its part in the key.")
-            rows = parts.log.read(segment)
-            inside = pc.greater_equal(rows[LSN], int(since))
-            if until is not None:
-                inside = pc.and_(inside, pc.less(rows[LSN], int(until)))
-            # a copy of everything would be the dearest step of all, and is seldom called for
-            found.append(rows if pc.all(inside).as_py() else rows.filter(inside))
-    if relation is None or not any(len(rows) for rows in found):
-        return pa.table({}), None
-    if obstacle := difference(target.schema, relation).obstacle:
-        raise ResyncNeeded(f"The schema of {target.table} changed: {obstacle}.")
-    schema = change_schema(relation)
-    changes = pa.concat_tables(found, promote_options="default").select(schema.names).cast(schema)
-    check_keys(relation, changes.select([OP, *(column.name for column in relation.key)]))
-    return changes, relation
-
-
-def _slices(chain: Sequence[Manifest], table: TableName, memory: int) -> Iterator[list[Manifest]]:
-    """Cut the chain so that the table's changes in a part fit into half of `memory` bytes; never inside a manifest."""
-    part: list[Manifest] = []
-    size = 0
-    for manifest in chain:
-        loaded = sum(segment.loaded for segment in manifest.of(table))
-        if part and loaded and size + loaded > memory // 2:
-            yield part
-            part, size = [], 0
-        part.append(manifest)
-        size += loaded
-    if part:
-        yield part
 
 
 def by_hour(changes: pa.Table) -> dict[datetime, Counts]:

@@ -109,8 +109,14 @@ def _compare_content(parts: Parts, snapshot: Snapshot, relation: Relation, targe
 
 
 def _hashed(relation: Relation, batch: pa.RecordBatch) -> tuple[Hashes, Hashes]:
-    keys = hashes([batch[column.name] for column in relation.key])
-    return keys, hashes(batch.columns)
+    return hashes([batch[name] for name in _identity(relation)]), hashes(batch.columns)
+
+
+def _identity(relation: Relation) -> list[str]:
+    """The columns by which a row is found on the other side: without a key all of them."""
+    if relation.key:
+        return [column.name for column in relation.key]
+    return [*(column.name for column in relation.columns), RESCUED]
 
 
 def _rows_that_differ(
@@ -125,20 +131,23 @@ def _rows_that_differ(
     differing = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
     named = []
     for key in differing[:NAMED]:
-        shown = dict(zip((column.name for column in relation.key), key, strict=True))
+        shown = dict(zip(_identity(relation), key, strict=True))
         if key not in theirs:
             named.append(RowDifference(key=shown, kind="missing"))
         elif key not in ours:
             named.append(RowDifference(key=shown, kind="extra"))
         else:
-            columns = tuple(n for n, a, b in zip(names, ours[key], theirs[key], strict=True) if a != b)
-            named.append(RowDifference(key=shown, kind="different", columns=columns))
+            columns = tuple(n for n, a, b in zip(names, ours[key], theirs[key], strict=False) if a != b)
+            named.append(RowDifference(key=shown, kind="different" if columns else "copies", columns=columns))
     return len(differing), tuple(named)
 
 
 def _printable(column: pa.Array) -> list[object]:
-    """Values of a key column; moments as text, because Python knows none before the year 1 or after 9999."""
-    values: list[object] = (column.cast(pa.string()) if pa.types.is_temporal(column.type) else column).to_pylist()
+    """Values of a column as they are shown; moments as text, and NaN, which equals nothing."""
+    if pa.types.is_nested(column.type):
+        return [str(value) for value in column]
+    as_text = pa.types.is_temporal(column.type) or pa.types.is_floating(column.type)
+    values: list[object] = (column.cast(pa.string()) if as_text else column).to_pylist()
     return values
 
 
@@ -151,10 +160,10 @@ def _rows_of(
     """Key → hash of each column, of the rows in the suspect buckets; of a key that stands twice, of both rows."""
     found: dict[tuple[object, ...], tuple[int, ...]] = {}
     for batch in batches:
-        keys = hashes([batch[column.name] for column in relation.key])
+        keys = hashes([batch[name] for name in _identity(relation)])
         rows = batch.filter(pa.array(np.isin(buckets(keys), suspect)))
         per_column = [column_hashes(rows[name]).tolist() for name in names]
-        key_values = zip(*(_printable(rows[column.name]) for column in relation.key), strict=True)
+        key_values = zip(*(_printable(rows[name]) for name in _identity(relation)), strict=True)
         for key, values in zip(key_values, zip(*per_column, strict=True), strict=True):
             found[key] = found.get(key, ()) + values
     return found

@@ -11,12 +11,13 @@ import pyarrow.compute as pc
 
 from neon_lake.apply.mirror import mirror
 from neon_lake.apply.plan import target_schema
-from neon_lake.change import COMMITTED_AT, LSN, Lsn
+from neon_lake.change import COMMITTED_AT, LSN, ROW_ID, Lsn
 from neon_lake.config import Deletes
 from neon_lake.destinations.base import Target
-from neon_lake.errors import ConfigError
-from neon_lake.pipeline.applying import by_hour, read_changes, summed
+from neon_lake.errors import ConfigError, DestinationConflict
+from neon_lake.pipeline.applying import by_hour, summed
 from neon_lake.pipeline.parts import Parts
+from neon_lake.pipeline.portions import changes_of, joined
 from neon_lake.pipeline.results import TableResult
 from neon_lake.schema import TableName
 from neon_lake.staging.log import ORIGIN
@@ -34,13 +35,18 @@ def replay(
     target = parts.destination.target(table)
     if target is None or target.watermark is None:
         raise ConfigError(f"{table} is not in the lake yet; run neon-lake sync first.")
+    if ROW_ID in target.schema.names:
+        raise ConfigError(f"{table} has no key, so that no change of it can be applied again; run neon-lake resync.")
+    if target.within:
+        raise DestinationConflict(f"{table} stands inside of a large transaction; run neon-lake sync first.")
     manifests = _touched(parts, target, since)
     snapshot = parts.log.snapshot(table)
     # a snapshot holds also what no change carried (a column's default): nothing older may be put over it
     fence = snapshot.lsn if snapshot and snapshot.lsn <= target.watermark else Lsn(0)
-    changes, relation = read_changes(parts, target, manifests, since=fence, until=target.watermark)
-    if relation is None:
+    pieces = list(changes_of(parts, target, manifests, since=fence, until=target.watermark))
+    if not pieces:
         return replace(before, version=target.version)
+    changes, relation = joined(target, pieces)
     recent = changes.filter(pc.greater_equal(changes[COMMITTED_AT], pa.scalar(since)))
     if not len(recent):
         return replace(before, version=target.version)

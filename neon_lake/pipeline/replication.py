@@ -264,7 +264,7 @@ class Replication:
 
     def _past(self, table: TableName, position: Lsn) -> bool:
         target = self.parts.destination.target(table)
-        return target is not None and target.watermark is not None and target.watermark > position
+        return target is not None and target.watermark is not None and (target.watermark, target.within) > (position, 0)
 
     # --- looking, and cleaning up
 

@@ -148,7 +148,8 @@ class Synced:
 class RowDifference:
     """A row that is not the same on both sides: its key, and what is wrong with it.
 
-    `kind`: missing (not in the lake), extra (only in the lake), or different (in `columns`).
+    `kind`: missing (not in the lake), extra (only in the lake), different (in `columns`), or copies (of a table without
+    a key: not as often in the lake as at the source).
     """
 
     key: Mapping[str, Any]
@@ -157,7 +158,11 @@ class RowDifference:
 
     def __str__(self) -> str:
         key = ", ".join(f"{name}={value}" for name, value in self.key.items())
-        where = {"missing": "is missing in the lake", "extra": "is only in the lake"}.get(self.kind)
+        where = {
+            "missing": "is missing in the lake",
+            "extra": "is only in the lake",
+            "copies": "is not as often in the lake as at the source",
+        }.get(self.kind)
         return f"{key} {where or 'differs in ' + ', '.join(self.columns)}"
 
 

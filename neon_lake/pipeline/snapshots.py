@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 import pyarrow as pa
 
 from neon_lake.apply.plan import MergePlan, Truncation, target_schema
-from neon_lake.change import COMMITTED_AT, DELETED_AT, LSN, TIMESTAMP, Lsn
+from neon_lake.change import COMMITTED_AT, DELETED_AT, LSN, ROW_ID, TIMESTAMP, Lsn
 from neon_lake.config import Deletes, Table
 from neon_lake.destinations.base import Target
+from neon_lake.fingerprint import row_ids
 from neon_lake.pipeline.following import check_keys, note_imprint
 from neon_lake.pipeline.parts import Parts, Progress
-from neon_lake.schema import Relation, difference
+from neon_lake.schema import RESCUED, Relation, difference
 from neon_lake.sources.base import Snapshot
 from neon_lake.staging.manifest import SnapshotManifest
 
@@ -85,11 +86,14 @@ def _rows(parts: Parts, manifest: SnapshotManifest, schema: pa.Schema) -> Iterat
         COMMITTED_AT: pa.scalar(manifest.taken_at, TIMESTAMP),
         DELETED_AT: pa.scalar(None, TIMESTAMP),
     }
+    content = [*(column.name for column in manifest.relation.columns), RESCUED]
     for segment in manifest.segments:
         rows = parts.log.read(segment)
         for name, value in constants.items():
             if name in schema.names:
                 rows = rows.append_column(name, pa.repeat(value, len(rows)))
+        if ROW_ID in schema.names:
+            rows = rows.append_column(ROW_ID, row_ids(rows, content))
         yield from rows.select(schema.names).cast(schema).to_batches()
 
 

@@ -104,6 +104,26 @@ def test_an_empty_plan_and_one_that_finds_nothing_still_move_the_watermark(desti
     assert ids(destination, again) == [1]
 
 
+def test_a_commit_can_stand_inside_of_a_transaction(destination: Destination) -> None:
+    old = made(destination, 1)
+    inside = destination.merge(old, rows().schema, plan(rows(2), only_new=True), Lsn(15), 4)
+    assert (inside.watermark, inside.within) == (Lsn(15), 4)
+    assert destination.target(TABLE) == inside
+    further = destination.merge(inside, rows().schema, plan(rows(3), only_new=True), Lsn(15), 9)
+    assert further.within == 9
+    with pytest.raises(DestinationConflict):
+        destination.merge(inside, rows().schema, plan(rows(3), only_new=True), Lsn(15), 9)
+    done = destination.merge(further, rows().schema, plan(rows(4)), Lsn(20))
+    assert (done.watermark, done.within) == (Lsn(20), 0)
+    assert ids(destination, done) == [1, 2, 3, 4]
+
+
+def test_a_replaced_table_stands_inside_of_nothing(destination: Destination) -> None:
+    inside = destination.merge(made(destination, 1), rows().schema, plan(rows(2), only_new=True), Lsn(15), 4)
+    new = destination.replace(TABLE, inside, rows().schema, iter(rows(7).to_batches()), Lsn(12))
+    assert (new.watermark, new.within) == (Lsn(12), 0)
+
+
 def test_a_truncation_leaves_only_what_the_plan_puts(destination: Destination) -> None:
     old = made(destination, 1, 2)
     cut = Truncation(lsn=Lsn(15), committed_at=MOMENT)

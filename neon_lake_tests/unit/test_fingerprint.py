@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neon_lake.fingerprint import BucketSums, column_hashes, hashes
+from neon_lake.fingerprint import BucketSums, column_hashes, hashes, row_ids
 
 KINDS: list[tuple[pa.DataType, Any]] = [
     (pa.int16(), st.integers(-(2**15), 2**15 - 1)),
@@ -45,9 +45,34 @@ def test_values_are_equal_when_and_only_when_their_hashes_are(kind: pa.DataType,
 
 
 def test_not_a_number_is_equal_to_itself() -> None:
-    found = column_hashes(pa.array([float("nan"), float("nan"), 0.0, -0.0]))
-    assert found[0] == found[1]
-    assert found[2] != found[3]
+    negative = np.frombuffer(b"\xff\xf8" + bytes(6), ">f8")[0]
+    for kind in (pa.float64(), pa.float32()):
+        found = column_hashes(pa.array([float("nan"), negative, 0.0, -0.0], kind))
+        assert found[0] == found[1]
+        assert found[2] != found[3]
+
+
+@pytest.mark.parametrize(("kind", "values"), KINDS, ids=lambda k: str(k) if isinstance(k, pa.DataType) else "")
+def test_rows_share_an_id_when_and_only_when_they_are_the_same(kind: pa.DataType, values: Any) -> None:
+    @given(st.lists(st.tuples(st.none() | values, st.integers(0, 2)), min_size=1, max_size=20), st.integers(0, 20))
+    def law(rows: list[Any], cut: int) -> None:
+        table = pa.table({"a": pa.array([a for a, _ in rows], kind), "b": pa.array([b for _, b in rows])})
+        found = row_ids(table, ["a", "b"]).to_pylist()
+        bits = [str(row) for row in table.to_pylist()]
+        assert [[x == y for y in bits] for x in bits] == [[x == y for y in found] for x in found]
+        assert row_ids(table.slice(cut), ["b", "a"]).to_pylist() == found[cut:]
+        wider = table.append_column("later", pa.nulls(len(table), kind))
+        assert row_ids(wider, wider.column_names).to_pylist() == found
+
+    law()
+
+
+def test_a_value_in_another_column_is_another_row() -> None:
+    rows = pa.table({"a": pa.array([1, None]), "b": pa.array([None, 1])})
+    one, two = row_ids(rows, ["a", "b"]).to_pylist()
+    assert one != two
+    assert len(one) == 16
+    assert one[:8] != one[8:]
 
 
 def test_the_order_of_columns_matters() -> None:

@@ -1,6 +1,7 @@
 """Delta tables on a local disk, written by delta-rs.
 
 A table's watermark is a `txn` action of the commit that brought it there: app id = pipeline and table, version = LSN.
+How many changes it has of what is behind that is another one, which is there only when it is not 0 or was not.
 Source: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#transaction-identifiers
 """
 
@@ -69,12 +70,12 @@ class DeltaDestination:
                 pa.RecordBatchReader.from_batches(schema, rows),
                 mode="overwrite" if old else "error",
                 schema_mode="overwrite" if old else None,
-                commit_properties=self._watermark(table, watermark),
+                commit_properties=self._watermark(table, watermark, was=old.within if old else 0),
             )
             failpoint("apply.after-commit")
             return self._target(table, DeltaTable(self.path(table)))
 
-    def merge(self, old: Target, schema: pa.Schema, plan: MergePlan, watermark: Lsn) -> Target:
+    def merge(self, old: Target, schema: pa.Schema, plan: MergePlan, watermark: Lsn, within: int = 0) -> Target:
         """See `Destination.merge`."""
         with self._translated(old.table):
             delta = self._expected(old)
@@ -82,7 +83,7 @@ class DeltaDestination:
                 raise DestinationConflict(
                     f"{old.table} is at {old.watermark} already, past {watermark}; run this again."
                 )
-            properties = self._watermark(old.table, watermark)
+            properties = self._watermark(old.table, watermark, within, was=old.within)
             version = delta.version()
             failpoint("apply.before-commit")
             merging.commit(delta, schema, plan, properties)
@@ -159,10 +160,10 @@ class DeltaDestination:
     def _expected(self, old: Target) -> DeltaTable:
         """The newest version, which must stand where `old` stood; another writer's upkeep does not matter."""
         delta = DeltaTable(self.path(old.table))
-        current = self._target(old.table, delta).watermark
-        if current != old.watermark:
+        current = self._target(old.table, delta)
+        if (current.watermark, current.within) != (old.watermark, old.within):
             raise DestinationConflict(
-                f"Another run has brought {old.table} to {current} while this one was at {old.watermark}; "
+                f"Another run has brought {old.table} to {current.watermark} while this one was at {old.watermark}; "
                 "nothing was written; run this again."
             )
         return delta
@@ -170,11 +171,11 @@ class DeltaDestination:
     def _app(self, table: TableName) -> str:
         return f"neon_lake:{self.pipeline}:{table}"
 
-    def _watermark(self, table: TableName, lsn: Lsn) -> CommitProperties:
-        return CommitProperties(
-            app_transactions=[Transaction(self._app(table), int(lsn))],
-            custom_metadata={"neon_lake.watermark": str(lsn)},
-        )
+    def _watermark(self, table: TableName, lsn: Lsn, within: int = 0, *, was: int = 0) -> CommitProperties:
+        transactions = [Transaction(self._app(table), int(lsn))]
+        if within or was:
+            transactions.append(Transaction(f"{self._app(table)}:within", within))
+        return CommitProperties(app_transactions=transactions, custom_metadata={"neon_lake.watermark": str(lsn)})
 
     def _target(self, table: TableName, delta: DeltaTable) -> Target:
         version = delta.transaction_version(self._app(table))
@@ -183,6 +184,7 @@ class DeltaDestination:
             version=delta.version(),
             schema=pa.schema(delta.schema().to_arrow()),
             watermark=None if version is None else Lsn(version),
+            within=delta.transaction_version(f"{self._app(table)}:within") or 0,
         )
 
     @contextmanager

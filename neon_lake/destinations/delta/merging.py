@@ -43,7 +43,8 @@ def _merge(
     merger = (
         delta.merge(
             _with_removals(schema, plan),
-            " AND ".join(_same(schema.field(name)) for name in keys),
+            # of a table without a key, what is put never takes the place of a row that is there
+            " AND ".join([*(_same(schema.field(name)) for name in keys), *([f"s.{_REMOVED}"] if plan.copies else [])]),
             source_alias="s",
             target_alias="t",
             merge_schema=evolve,

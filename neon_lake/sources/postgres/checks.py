@@ -155,8 +155,8 @@ def _table(connection: Connection, relation: Relation, health: _Health, *, is_pu
             f"The role {health.role} may not publish {relation.table}; let it own the table and "
             "GRANT CREATE ON DATABASE to it, or create the publication as the owner."
         )
-    key = ", ".join(column.name for column in relation.key)
-    return Finding(subject=str(relation.table), detail=f"{len(columns)} columns, key ({key})", problem=problem)
+    key = f"key ({', '.join(column.name for column in relation.key)})" if relation.key else "no key"
+    return Finding(subject=str(relation.table), detail=f"{len(columns)} columns, {key}", problem=problem)
 
 
 def _walsender(settings: ConnectionSettings) -> Finding:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from neon_lake.change import CHANGE_FIELDS, OLD_KEY, TIMESTAMP, UNCHANGED, change_schema
 from neon_lake.errors import ProtocolError
-from neon_lake.schema import Column, Relation
+from neon_lake.schema import RESCUED, Column, Relation
 from neon_lake.sources.postgres.columns import Field, Positions, Wire, gather, mask_buffer, walk
 from neon_lake.sources.postgres.type_map import SqlType, cast, rescue
 
@@ -87,7 +87,7 @@ def decode_rows(layout: Layout, wire: Wire, starts: Positions, ends: Positions, 
         columns.append(typed)
         if rescued is not None:
             misfits.append((column.name, text, rescued))
-        if column.key:
+        if column.key or layout.relation.keyless:
             key_texts.append(text)
     schema = change_schema(layout.relation)
     old_key = _old_key(layout, wire, tuples, key_texts, rows)
@@ -132,18 +132,20 @@ def _read(layout: Layout, wire: Wire, starts: Positions, ends: Positions, ops: n
 def _old_key(
     layout: Layout, wire: Wire, tuples: _Tuples, key_texts: list[pa.Array], rows: int
 ) -> pa.StructArray | None:
-    """The key before each update that changed it; None when no row did.
+    """The key, or without a key the row, before each update that changed it; None when no row did.
 
     The server also sends the old key when it did not change: whenever the key is TOASTed, and for full identity.
     """
-    keys = [(place, column, sql_type) for place, column, sql_type in layout if column.key]
+    keyless = layout.relation.keyless
+    keys = [(place, column, sql_type) for place, column, sql_type in layout if column.key or keyless]
     if not keys or not len(tuples.old_rows):
         return None
     olds = [gather(wire, tuples.old[place]) for place, _, _ in keys]
     at = pa.array(tuples.old_rows)
     differs = np.zeros(len(tuples.old_rows), np.bool_)
     for old, text in zip(olds, key_texts, strict=True):
-        same = pc.fill_null(pc.equal(old, text.take(at)), True)
+        now = text.take(at)
+        same = pc.or_(pc.fill_null(pc.equal(old, now), False), pc.and_(old.is_null(), now.is_null()))
         differs |= ~same.to_numpy(zero_copy_only=False)
     if not differs.any():
         return None
@@ -151,8 +153,14 @@ def _old_key(
     place_of[tuples.old_rows[differs]] = np.flatnonzero(differs)
     missing = place_of < 0
     place_array = pa.array(place_of, mask=missing)
-    children = [cast(old, sql_type).values.take(place_array) for old, (_, _, sql_type) in zip(olds, keys, strict=True)]
+    casts = [cast(old, sql_type) for old, (_, _, sql_type) in zip(olds, keys, strict=True)]
+    children = [typed.values.take(place_array) for typed in casts]
     fields = [pa.field(column.name, column.arrow) for _, column, _ in keys]
+    if keyless:
+        names = [column.name for _, column, _ in keys]
+        misfits = [(n, o, c.rescued) for n, o, c in zip(names, olds, casts, strict=True) if c.rescued is not None]
+        children.append(rescue(misfits, len(tuples.old_rows)).take(place_array))
+        fields.append(pa.field(RESCUED, pa.string()))
     return pa.StructArray.from_arrays(children, fields=fields, mask=pa.array(missing))
 
 

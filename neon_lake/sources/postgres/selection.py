@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from neon_lake.change import RESERVED
-from neon_lake.config import Table
+from neon_lake.config import Deletes, Table
 from neon_lake.errors import TableRefused, listed
 from neon_lake.schema import Relation, ReplicaIdentity, TableName
 from neon_lake.sources.base import Survey
@@ -71,7 +71,7 @@ def _obstacle(facts: TableFacts) -> str | None:
 
 
 def _relation(facts: TableFacts, line: Table, columns: Sequence[ColumnFacts], types: dict[int, TypeFacts]) -> Relation:
-    """The relation of a table. Raises `TableRefused` when it has no key, or names that are taken."""
+    """The relation of a table. Raises `TableRefused` when its changes cannot be followed, or names are taken."""
     name, left_out = facts.table, frozenset(line.exclude)
     if facts.identity is ReplicaIdentity.NOTHING:
         raise TableRefused(
@@ -79,11 +79,15 @@ def _relation(facts: TableFacts, line: Table, columns: Sequence[ColumnFacts], ty
             f"run ALTER TABLE {name.sql} REPLICA IDENTITY DEFAULT, or leave it out with skip: true."
         )
     key = [column.name for column in columns if column.key]
-    if not key:
+    if not key and facts.identity is not ReplicaIdentity.FULL:
         raise TableRefused(
             f"The table {name} has no key; add a primary key, or run "
             f"ALTER TABLE {name.sql} REPLICA IDENTITY USING INDEX with a unique index over NOT NULL columns, "
-            "or leave it out with skip: true."
+            f"or ALTER TABLE {name.sql} REPLICA IDENTITY FULL, or leave it out with skip: true."
+        )
+    if not key and line.deletes is Deletes.SOFT:
+        raise TableRefused(
+            f"The table {name} has no key, so that its deletes cannot be soft; add a primary key, or correct its line."
         )
     unknown = sorted(left_out - {column.name for column in columns})
     if unknown and not line.is_pattern:
