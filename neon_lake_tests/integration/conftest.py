@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -13,6 +14,8 @@ from neon_lake.orchestration import build_definitions
 from neon_lake.orchestration.hours import HOUR, hour_of
 from neon_lake_tests.fixtures.dagster_shop import SHOP, Dagster
 from neon_lake_tests.fixtures.pipelines import Lab
+from neon_lake_tests.fixtures.postgres import Database
+from neon_lake_tests.fixtures.source import Streamed
 
 _TABLES = """
 CREATE TYPE mood AS ENUM ('sad', 'ok');
@@ -52,3 +55,29 @@ def dagster(lab: Lab) -> Iterator[Dagster]:
     lab.database.execute(SHOP)
     with dg.DagsterInstance.ephemeral() as instance:
         yield Dagster(lab=lab, instance=instance, definitions=build_definitions(lab.file))
+
+
+@pytest.fixture
+def orders(database: Database) -> Streamed:
+    """A table with a document that is TOASTed."""
+    database.execute(
+        "CREATE TABLE orders (id integer PRIMARY KEY, state text, document text);"
+        "ALTER TABLE orders ALTER COLUMN document SET STORAGE EXTERNAL;"
+        "INSERT INTO orders SELECT g, 'new', repeat('x', 10000) FROM generate_series(1, 3) AS g"
+    )
+    return Streamed.begun(database, "public.orders")
+
+
+@pytest.fixture
+def role(database: Database) -> Iterator[str]:
+    """A role that may log in, and no more; it goes with the test, and so does what it was granted."""
+    name = f"role_of_{database.name}"
+    database.execute(f"CREATE ROLE {name} LOGIN")
+    yield name
+    database.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
+
+
+@pytest.fixture(autouse=True)
+def no_thread_outlives_its_stream() -> Iterator[None]:
+    yield
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("neon_lake")] == []
