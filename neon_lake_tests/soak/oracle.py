@@ -7,20 +7,24 @@ that the lake's type cannot hold is null there, and its text is in `_rescued_dat
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 import deltalake
 import psycopg
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from neon_lake_tests.soak.tables import name
 
 _SESSION: Final = (
     "-c TimeZone=UTC -c DateStyle=ISO -c IntervalStyle=iso_8601 -c bytea_output=hex -c extra_float_digits=1"
+    " -c search_path="
 )
 _OWN: Final = {"_lsn", "_committed_at", "_rescued_data", "_deleted_at"}
 _EXCLUDED: Final = {"x_1": {"hidden"}}
@@ -77,7 +81,7 @@ def differences(url: str, table: Found, lake: Path) -> tuple[int, list[str]]:
     if names != list(table.columns) and set(names) != set(table.columns):
         return 0, [f"{table}: the lake has the columns {names}, the source {list(table.columns)}"]
     kinds = [data.schema.field(c).type for c in table.columns]
-    ours, theirs = _source(url, table, kinds), _lake(data, table)
+    ours, theirs = source_rows(url, table, kinds), lake_rows(data, table)
     live = [row for row, gone in theirs if not gone]
     found = []
     keys = Counter(_key(table, row) for row, _ in theirs)
@@ -97,7 +101,7 @@ def differences(url: str, table: Found, lake: Path) -> tuple[int, list[str]]:
 def kept(table: Found, lake: Path) -> set[Row]:
     """Every key that a table of the lake has, with those of deleted rows where it keeps them; else none."""
     data: pa.Table = deltalake.DeltaTable(lake).to_pyarrow_table()
-    return {_key(table, row) for row, _ in _lake(data, table)} if "_deleted_at" in data.column_names else set()
+    return {_key(table, row) for row, _ in lake_rows(data, table)} if "_deleted_at" in data.column_names else set()
 
 
 def _short(value: Any) -> str:
@@ -109,44 +113,77 @@ def _key(table: Found, row: Row) -> Row:
     return tuple(row[table.columns.index(column)] for column in table.key)
 
 
-def _source(url: str, table: Found, kinds: Sequence[pa.DataType]) -> list[Row]:
-    """Every row as `_lake` has it: what the server's output functions write, straight from the wire."""
-    asked = ", ".join(_expression(name(c), kind) for c, kind in zip(table.columns, kinds, strict=True))
+def source_rows(url: str, table: Found, kinds: Sequence[pa.DataType]) -> list[Row]:
+    """Every row as `lake_rows` has it: what the server's output functions write, straight from the wire."""
+    asked = ", ".join(map(name, table.columns))
     statement = f"SELECT {asked} FROM {name(table.schema)}.{name(table.called)}"
     with psycopg.connect(url, options=_SESSION) as connection:
         result = connection.execute(statement.encode()).pgresult
-    assert result is not None
+        assert result is not None
+        delimiters: dict[int, str] = dict(
+            connection.execute("SELECT typarray, typdelim FROM pg_catalog.pg_type").fetchall()
+        )
+    parted_by = [delimiters.get(result.ftype(place), ",") for place in range(len(kinds))]
     return [
-        tuple(_plain(result.get_value(row, place), kind) for place, kind in enumerate(kinds))
+        tuple(_plain(result.get_value(row, n), kind, parted_by[n]) for n, kind in enumerate(kinds))
         for row in range(result.ntuples)
     ]
 
 
-def _expression(column: str, kind: pa.DataType) -> str:
-    """What is asked of Postgres for a column that the lake has as `kind`: a list's elements, else the value.
+def _plain(value: bytes | str | None, kind: pa.DataType, delimiter: str = ",") -> Any:
+    """Postgres' text as `_render` gives what the lake has.
 
-    Arrays that are no plain lists (several dimensions, bounds of their own) are text in the lake.
+    Arrays that are no plain lists, or have an element that its type cannot hold, are text in the lake.
     """
-    if pa.types.is_list(kind):
-        plain = f"array_ndims({column}) IS NULL OR (array_ndims({column}) = 1 AND array_lower({column}, 1) = 1)"
-        return f"CASE WHEN {plain} THEN to_jsonb({column}::text[]) ELSE to_jsonb({column}::text) END"
-    return column
-
-
-def _plain(value: bytes | None, kind: pa.DataType) -> Any:
     if value is None:
         return None
-    text = value.decode()
+    text = value if isinstance(value, str) else value.decode()
     if pa.types.is_list(kind):
-        return json.loads(text)
+        elements = _elements(text, delimiter)
+        if elements is None or not all(_fits(element, kind.value_type) for element in elements):
+            return text
+        return [_plain(element, kind.value_type) for element in elements]
+    if pa.types.is_map(kind):
+        return _pairs(text)
     return _float(float(text), kind) if pa.types.is_floating(kind) else text
+
+
+def _elements(text: str, delimiter: str) -> list[str | None] | None:
+    """The elements of an array's text, or None when it has several dimensions, or bounds of its own."""
+    part = re.escape(delimiter)
+    element = rf'(?:"(?:[^"\\]|\\.)*"|[^"{{}}{part}]+)'
+    if not re.fullmatch(rf"\{{({element}({part}{element})*)?\}}", text, re.DOTALL):
+        return None
+    return [
+        None if one == "NULL" else _unescaped(one[1:-1]) if one.startswith('"') else one
+        for one in re.findall(element, text[1:-1], re.DOTALL)
+    ]
+
+
+def _fits(text: str | None, kind: pa.DataType) -> bool:
+    """Whether a type of the lake can hold an element: dates of four-digit years, finite decimals, all else."""
+    if text is None or not (pa.types.is_temporal(kind) or pa.types.is_decimal(kind)):
+        return True
+    return re.fullmatch(r"\d{4}-\d\d-\d\d[ \d:.+]*|-?[\d.]+", text) is not None
+
+
+def _pairs(text: str) -> dict[str, str | None]:
+    """The pairs of an hstore's text."""
+    quoted = r'"((?:[^"\\]|\\.)*)"'
+    pairs = re.findall(rf"{quoted}=>(NULL|{quoted})", text, re.DOTALL)
+    return {_unescaped(key): None if whole == "NULL" else _unescaped(inner) for key, whole, inner in pairs}
+
+
+def _unescaped(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text, flags=re.DOTALL)
 
 
 def _float(value: float, kind: pa.DataType) -> str:
     return repr(pa.scalar(value, kind).as_py())
 
 
-def _lake(data: pa.Table, table: Found) -> list[tuple[Row, bool]]:
+def lake_rows(data: pa.Table, table: Found) -> list[tuple[Row, bool]]:
+    """Every row as Postgres would write it, what was rescued in its place; and whether it is marked as deleted."""
     columns = [_rendered(data[c].combine_chunks(), data.schema.field(c).type) for c in table.columns]
     rescued = data["_rescued_data"].to_pylist()
     gone = data["_deleted_at"].to_pylist() if "_deleted_at" in data.column_names else [None] * len(data)
@@ -167,6 +204,9 @@ def _lake(data: pa.Table, table: Found) -> list[tuple[Row, bool]]:
 
 
 def _rendered(column: pa.Array, kind: pa.DataType) -> list[Any]:
+    if pa.types.is_list(kind):
+        elements = iter(_rendered(column.flatten(), kind.value_type))
+        return [None if n is None else list(islice(elements, n)) for n in pc.list_value_length(column).to_pylist()]
     return [None if v is None else _render(kind)(v) for v in _values(column, kind)]
 
 
@@ -194,8 +234,8 @@ def _render(kind: pa.DataType) -> Callable[[Any], Any]:  # noqa: PLR0911 - one f
         return _date
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         return lambda v: "\\x" + v.hex()
-    if pa.types.is_list(kind):
-        return lambda values: [None if v is None else _render(kind.value_type)(v) for v in values]
+    if pa.types.is_map(kind):
+        return dict
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return str
     raise AssertionError(f"the oracle does not know how Postgres writes what the lake has as {kind}")

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 from deltalake import Schema
 
 from neon_lake.schema import RESCUED as RESCUED_COLUMN
-from neon_lake_tests.integration import test_ddl, test_postgres_types
+from neon_lake_tests.fixtures.type_rows import ROWS
+from neon_lake_tests.integration import test_ddl
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -31,9 +33,13 @@ def delta_type(arrow: pa.DataType) -> str:
     return named(field["type"])
 
 
-def named(kind: str | dict[str, str]) -> str:
+def named(kind: Any) -> str:
     """A Delta type in one word."""
-    return kind if isinstance(kind, str) else f"array<{named(kind['elementType'])}>"
+    if isinstance(kind, str):
+        return kind
+    if kind["type"] == "map":
+        return f"map<{named(kind['keyType'])},{named(kind['valueType'])}>"
+    return f"array<{named(kind['elementType'])}>"
 
 
 def code(text: str) -> str:
@@ -44,8 +50,7 @@ def code(text: str) -> str:
 def types() -> list[list[str]]:
     """Every type that is tested: its name, its Delta type, and tested values that are rescued."""
     return [
-        [code(name), code(delta_type(arrow)), ", ".join(map(code, test_postgres_types.RESCUED.get(name, [])))]
-        for name, (arrow, _) in test_postgres_types.TYPES.items()
+        [code(row.sql), code(delta_type(row.arrow)), ", ".join(map(code, row.rescued))] for row in ROWS if row.shown
     ]
 
 
@@ -62,10 +67,18 @@ def test_the_page_shows_what_is_tested(page: str, heading: str, rows: list[list[
     assert shown == rows
 
 
-def test_everything_that_is_rescued_is_tested() -> None:
-    for name, texts in test_postgres_types.RESCUED.items():
-        assert texts, name
-        assert name in test_postgres_types.TYPES
+def test_an_array_of_every_type_is_tested() -> None:
+    scalars = [row for row in ROWS if not pa.types.is_list(row.arrow)]
+    arrays = {row.sql: row for row in ROWS if pa.types.is_list(row.arrow)}
+    assert len(scalars) > 90
+    for row in scalars:
+        assert arrays[f"{row.sql}[]"].arrow == pa.list_(row.arrow), row.sql
+
+
+def test_every_type_has_values() -> None:
+    for row in ROWS:
+        assert row.fine, row.sql
+        assert len(row.rescued) < len(row.values), row.sql
 
 
 def test_the_pages_name_the_column_for_what_does_not_fit() -> None:

@@ -51,9 +51,9 @@ class ColumnFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class TypeFacts:
-    """A row of pg_type. `base` is as in `SqlType`; `output` is the function that makes its text.
+    """A row of pg_type. `base` is as in `SqlType`; oids are 0 where there is none.
 
-    Oids are 0 where there is none.
+    `output` is the function that makes its text, None when SQL cannot call it.
     """
 
     base: str
@@ -61,7 +61,7 @@ class TypeFacts:
     modifier: int
     element: int
     delimiter: str
-    output: tuple[str, str]
+    output: tuple[str, str] | None
 
 
 def tables(connection: Connection) -> list[TableFacts]:
@@ -115,9 +115,9 @@ def types(connection: Connection, oids: Iterable[int]) -> dict[int, TypeFacts]:
             modifier=modifier,
             element=element,
             delimiter=delimiter,
-            output=(schema, function),
+            output=(schema, function) if callable_ else None,
         )
-        for oid, base, domain_of, modifier, element, delimiter, schema, function in rows
+        for oid, base, domain_of, modifier, element, delimiter, schema, function, callable_ in rows
     }
 
 

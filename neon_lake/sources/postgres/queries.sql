@@ -158,13 +158,16 @@ SELECT t.oid,
        coalesce(e.oid, 0),
        coalesce(e.typdelim, ',')::pg_catalog.text,
        f.nspname,
-       o.proname
+       o.proname,
+       -- Functions for any enum, array and so on take no domains of them; that of refcursor is declared for text.
+       t.typtype <> 'd' AND (o.proargtypes[0] = t.oid OR a.typtype = 'p')
   FROM pg_catalog.pg_type AS t
   JOIN needed AS x ON x.oid = t.oid
   JOIN pg_catalog.pg_namespace AS n ON n.oid = t.typnamespace
   -- Not every type with elements is written as an array: int2vector is not, and its elements name another array.
   LEFT JOIN pg_catalog.pg_type AS e ON e.oid = t.typelem AND e.typarray = t.oid
   JOIN pg_catalog.pg_proc AS o ON o.oid = t.typoutput
+  JOIN pg_catalog.pg_type AS a ON a.oid = o.proargtypes[0]
   JOIN pg_catalog.pg_namespace AS f ON f.oid = o.pronamespace;
 
 -- name: type_names

@@ -147,13 +147,12 @@ def _readings(connection: Connection, relation: Relation) -> list[_Reading]:
             readings.append(_Reading(column=column, expression=name, text=None))
             continue
         # Not ::text: for some types that is another function than the one whose text the stream carries.
-        if types[facts.type_oid].domain_of:
-            # Polymorphic output functions, such as that of enums, do not take domains.
+        output = types[facts.type_oid].output
+        if output is None:
             form = "CASE WHEN pg_catalog.num_nonnulls({0}) = 1 THEN pg_catalog.format('%s', {0}) END AS {0}"
             as_text = sql.SQL(form).format(name)
         else:
-            output = sql.Identifier(*types[facts.type_oid].output)
-            as_text = sql.SQL("pg_catalog.textin({1}({0})) AS {0}").format(name, output)
+            as_text = sql.SQL("pg_catalog.textin({1}({0})) AS {0}").format(name, sql.Identifier(*output))
         readings.append(_Reading(column=column, expression=as_text, text=of_type))
     return readings
 
