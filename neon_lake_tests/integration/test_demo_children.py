@@ -1,22 +1,21 @@
 """Child processes of the demonstration end when they should, and say why when they should not."""
 
 import os
+import select
 import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from neon_lake.demo.children import Child, ChildDied
+from neon_lake.demo.cluster import die_with
 
-STARTS_ANOTHER = """
-import subprocess, sys, time
-print(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid, flush=True)
-time.sleep(600)
-"""
+HOLDS = "import sys, time; held = open({path!r}, 'w'); print(1, file=held, flush=True); time.sleep(600)"
+"""A program that is tied to a Lifeline."""
 DEAF = """
 import signal, time
 signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -42,21 +41,43 @@ def first_line(child: Child) -> str:
     return child.log.read_text().splitlines()[0]
 
 
-def is_alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state not in ("Z", "X")
+class Lifeline:
+    """A named pipe that a process holds open for as long as it lives, on any system and whoever its parent is."""
+
+    def __init__(self, path: Path) -> None:
+        os.mkfifo(path)
+        self.path = path
+        self._end = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+
+    def program(self) -> tuple[str, ...]:
+        """A command that holds it."""
+        return (sys.executable, "-c", HOLDS.format(path=str(self.path)))
+
+    def await_start(self) -> None:
+        """Waits until the process lives."""
+        assert self._heard(30) == b"1\n"
+
+    def is_held(self) -> bool:
+        """Whether the process still lives."""
+        return self._heard(0) is None
+
+    def await_end(self) -> None:
+        """Waits until the process has ended."""
+        assert self._heard(30) == b"", "the process goes on"
+
+    def close(self) -> None:
+        """Lets go of the pipe."""
+        os.close(self._end)
+
+    def _heard(self, seconds: float) -> bytes | None:
+        return os.read(self._end, 100) if select.select([self._end], [], [], seconds)[0] else None
 
 
-def await_end(pid: int) -> None:
-    handle = os.pidfd_open(pid) if is_alive(pid) else None
-    if handle is not None:
-        import select
-
-        assert select.select([handle], [], [], 30)[0], f"process {pid} goes on"
-        os.close(handle)
+@pytest.fixture
+def lifeline(tmp_path: Path) -> Iterator[Lifeline]:
+    made = Lifeline(tmp_path / "lifeline")
+    yield made
+    made.close()
 
 
 def test_a_child_that_ends_badly_is_told_with_its_last_words(start: Callable[[str], Child]) -> None:
@@ -83,12 +104,11 @@ def test_a_child_at_work_has_neither_died_nor_succeeded(start: Callable[[str], C
         assert not child.succeeded
 
 
-def test_stop_ends_what_the_child_started_too(start: Callable[[str], Child]) -> None:
-    with start(STARTS_ANOTHER) as child:
-        other = int(first_line(child))
-        assert is_alive(other)
-    await_end(other)
-    assert not is_alive(other)
+def test_stop_ends_what_the_child_started_too(start: Callable[[str], Child], lifeline: Lifeline) -> None:
+    with start(f"import subprocess, time; subprocess.Popen({lifeline.program()!r}); time.sleep(600)") as child:
+        lifeline.await_start()
+        assert lifeline.is_held()
+    lifeline.await_end()
     child.stop()
 
 
@@ -99,30 +119,29 @@ def test_stop_ends_a_child_that_hears_nothing(start: Callable[[str], Child], mon
     assert child._process.returncode == -signal.SIGKILL
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent ended")
-def test_a_child_ends_with_a_parent_that_is_killed_also_behind_a_shell_that_hides_interrupts(tmp_path: Path) -> None:
+def test_a_child_ends_with_a_parent_that_is_killed_also_behind_a_shell_that_hides_interrupts(
+    tmp_path: Path, lifeline: Lifeline
+) -> None:
     program = f"""
-        import os, signal, sys, time
+        import os, signal, time
         from pathlib import Path
         from neon_lake.demo.children import Child
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        child = Child("helper", (sys.executable, "-c", "import time; print(1, flush=True); time.sleep(600)"),
-                      log=Path({str(tmp_path / "log")!r}), env=os.environ, cwd=Path({str(tmp_path)!r}))
-        while not child.log.read_text():
-            pass
+        place = Path({str(tmp_path)!r})
+        child = Child("helper", {lifeline.program()!r}, log=place / "log", env=os.environ, cwd=place)
         print(child._process.pid, flush=True)
         time.sleep(600)
     """
-    parent = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    parent = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     with parent.stdout:
         child = int(parent.stdout.readline())
-        assert is_alive(child)
+        lifeline.await_start()
+        assert lifeline.is_held()
         parent.kill()
         parent.wait()
-    await_end(child)
-    assert not is_alive(child)
+    if die_with(os.getpid()) is None:
+        # Only Linux tells a process that its parent ended: elsewhere it goes on until somebody ends it.
+        assert lifeline.is_held()
+        os.kill(child, signal.SIGKILL)
+    lifeline.await_end()
