@@ -144,14 +144,14 @@ def test_a_server_that_lacks_a_library_says_what_to_install(
     )
 
 
-def test_the_version_under_test_is_asked_for_in_one_place() -> None:
+def test_servers_of_the_version_under_test_come_from_one_fixture() -> None:
     own = {"conftest.py", "test_embedded.py", Path(__file__).name}
     tests = Path(__file__).parents[1]
     found = [
         f"{path.relative_to(tests)}: {word}"
         for path in sorted(tests.rglob("*.py"))
         if path.relative_to(tests).parts[0] not in ("benchmarks", "fixtures", "soak") and path.name not in own
-        for word in ("EmbeddedPostgres.start(", 'getoption("--pg")')
+        for word in ("EmbeddedPostgres.start(", "starter(", "programs_of(")
         if word in path.read_text("utf-8")
     ]
     assert found == [], "the fixture start_server gives servers of the version under test"
