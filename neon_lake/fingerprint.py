@@ -18,6 +18,9 @@ import pyarrow.compute as pc
 
 BUCKETS: Final = 4096
 
+_PIECE: Final = 4 << 20
+"""Bytes of values that are hashed at once: each takes some forty bytes of working memory meanwhile."""
+
 Hashes = npt.NDArray[np.uint64]
 
 _NONE: Final = np.uint64(0)
@@ -95,6 +98,8 @@ def _values(column: pa.Array, salt: np.uint64 = _NONE) -> Hashes:
     kind = column.type
     if pa.types.is_list(kind):
         return _of_lists(column, salt)
+    if pa.types.is_map(kind):
+        return _of_maps(column, salt)
     if pa.types.is_string(kind) or pa.types.is_binary(kind):
         return _of_bytes(column, salt)
     if pa.types.is_boolean(kind):
@@ -111,24 +116,56 @@ def _values(column: pa.Array, salt: np.uint64 = _NONE) -> Hashes:
 
 
 def _of_bytes(column: pa.Array, salt: np.uint64) -> Hashes:
-    """Each value as a polynomial of its bytes, with its length: a sum per value over all bytes at once."""
+    """Each value as a polynomial of its bytes, with its length: a sum per value over many values at once."""
     offsets = np.frombuffer(column.buffers()[1], dtype=np.int32)[column.offset :][: len(column) + 1].astype(np.int64)
     data = column.buffers()[2]
-    count = int(offsets[-1] - offsets[0])
-    content = np.frombuffer(data, dtype=np.uint8)[offsets[0] : offsets[-1]] if count else np.empty(0, np.uint8)
+    content = np.frombuffer(data, dtype=np.uint8) if data else np.empty(0, np.uint8)
     lengths = np.diff(offsets)
-    terms = _weights(lengths, salt)
-    terms *= content + np.uint64(1)
-    return _mixed(_sums(terms, lengths) * _ODD + lengths.astype(np.uint64))
+    sums = np.empty(len(lengths), np.uint64)
+    first = 0
+    while first < len(lengths):
+        last = int(np.searchsorted(offsets, offsets[first] + _PIECE, side="right")) - 1
+        if last > first:
+            terms = _weights(lengths[first:last], salt)
+            terms *= content[offsets[first] : offsets[last]] + np.uint64(1)
+            sums[first:last] = _sums(terms, lengths[first:last])
+        else:
+            last = first + 1
+            sums[first] = _of_long(content[offsets[first] : offsets[last]], salt)
+        first = last
+    return _mixed(sums * _ODD + lengths.astype(np.uint64))
+
+
+def _of_long(content: npt.NDArray[np.uint8], salt: np.uint64) -> np.uint64:
+    """The polynomial of one value, piece by piece."""
+    total = np.zeros(1, np.uint64)
+    for at in range(0, len(content), _PIECE):
+        piece = content[at : at + _PIECE]
+        total += ((piece + np.uint64(1)) * _weights_at(at, at + len(piece), salt)).sum(dtype=np.uint64)
+    return np.uint64(total[0])
 
 
 def _of_lists(column: pa.ListArray, salt: np.uint64) -> Hashes:
     offsets = np.asarray(column.offsets).astype(np.int64)
     elements = column.values.slice(offsets[0], offsets[-1] - offsets[0])
-    valid = np.asarray(pc.is_valid(elements))
+    return _of_runs(_nullable(elements, salt), offsets, salt)
+
+
+def _of_maps(column: pa.MapArray, salt: np.uint64) -> Hashes:
+    """The pairs in their order: the source writes equal maps alike."""
+    offsets = np.asarray(column.offsets).astype(np.int64)
+    keys, values = (part.slice(offsets[0], offsets[-1] - offsets[0]) for part in (column.keys, column.items))
+    return _of_runs(_mixed(_nullable(keys, salt) * _ODD + _nullable(values, salt)), offsets, salt)
+
+
+def _nullable(elements: pa.Array, salt: np.uint64) -> Hashes:
+    return np.where(np.asarray(pc.is_valid(elements)), _values(elements, salt), _NULL)
+
+
+def _of_runs(terms: Hashes, offsets: npt.NDArray[np.int64], salt: np.uint64) -> Hashes:
+    """Consecutive runs of hashes as polynomials, with their lengths."""
     lengths = np.diff(offsets)
-    terms = np.where(valid, _values(elements, salt), _NULL) * _weights(lengths, salt)
-    return _mixed(_sums(terms, lengths) * _ODD + lengths.astype(np.uint64))
+    return _mixed(_sums(terms * _weights(lengths, salt), lengths) * _ODD + lengths.astype(np.uint64))
 
 
 def _weights(lengths: npt.NDArray[np.int64], salt: np.uint64) -> Hashes:
@@ -136,8 +173,12 @@ def _weights(lengths: npt.NDArray[np.int64], salt: np.uint64) -> Hashes:
     starts = np.cumsum(lengths) - lengths
     place = np.arange(int(lengths.sum()))
     place -= np.repeat(starts, lengths)
-    table = _mixed(np.arange(1, int(lengths.max(initial=0)) + 1, dtype=np.uint64) * _ODD ^ salt)
-    return table[place]
+    return _weights_at(0, int(lengths.max(initial=0)), salt)[place]
+
+
+def _weights_at(start: int, end: int, salt: np.uint64) -> Hashes:
+    """The weights of the places from `start` to `end` of a run."""
+    return _mixed(np.arange(start + 1, end + 1, dtype=np.uint64) * _ODD ^ salt)
 
 
 def _sums(terms: Hashes, lengths: npt.NDArray[np.int64]) -> Hashes:

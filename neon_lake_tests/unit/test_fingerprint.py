@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from neon_lake import fingerprint
 from neon_lake.fingerprint import BucketSums, column_hashes, hashes, row_ids
 
+PAIRS = st.tuples(st.text("ab", max_size=2), st.none() | st.text("ab", max_size=2))
 KINDS: list[tuple[pa.DataType, Any]] = [
     (pa.int16(), st.integers(-(2**15), 2**15 - 1)),
     (pa.int64(), st.integers(-(2**63), 2**63 - 1)),
@@ -26,6 +28,7 @@ KINDS: list[tuple[pa.DataType, Any]] = [
     (pa.timestamp("us", tz="UTC"), st.datetimes(timezones=st.just(UTC))),
     (pa.decimal128(20, 3), st.decimals(min_value=-(10**12), max_value=10**12, places=3)),
     (pa.list_(pa.string()), st.lists(st.none() | st.text(max_size=3), max_size=3)),
+    (pa.map_(pa.string(), pa.string()), st.lists(PAIRS, max_size=3, unique_by=lambda pair: pair[0])),
 ]
 
 
@@ -93,3 +96,12 @@ def test_sums_differ_in_the_bucket_of_the_row_that_differs() -> None:
     (bucket,) = left.differing(right).tolist()
     assert bucket == int(hashes([pa.array([77])])[0] % np.uint64(4096))
     assert left.rows.sum() == right.rows.sum() == 10_000
+
+
+@pytest.mark.parametrize("piece", [1, 2, 3, 7, 100])
+def test_long_values_are_hashed_piece_by_piece_to_the_same(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    column = pa.array([b"", b"abcdefgh" * 3, None, b"ab", b"b", b"abcdefghi", b""])
+    whole = column_hashes(column)
+    monkeypatch.setattr(fingerprint, "_PIECE", piece)
+    assert column_hashes(column).tolist() == whole.tolist()
+    assert column_hashes(column[2:]).tolist() == whole[2:].tolist()
