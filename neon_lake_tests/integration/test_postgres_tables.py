@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from neon_lake.config import Table
+from neon_lake.config import Deletes, Table
 from neon_lake.schema import ReplicaIdentity, TableName
 from neon_lake.sources.postgres import PostgresSource
 from neon_lake_tests.fixtures.postgres import Database
@@ -61,7 +61,6 @@ def test_a_table_that_is_named_must_be_one_that_can_be_replicated(database: Data
         ("(id integer PRIMARY KEY DEFERRABLE)", "has no key"),
         ("(id integer UNIQUE)", "REPLICA IDENTITY USING INDEX"),
         ("(id integer PRIMARY KEY); ALTER TABLE t REPLICA IDENTITY NOTHING", "REPLICA IDENTITY NOTHING"),
-        ("(id integer); ALTER TABLE t REPLICA IDENTITY FULL", "has no key"),
         ("(id integer PRIMARY KEY, _lsn bigint)", "a column _lsn, a name that the lake uses"),
     ],
 )
@@ -70,6 +69,14 @@ def test_a_table_that_could_not_be_followed_is_refused(database: Database, defin
     survey = source_of(database, "public.*").survey()
     assert [str(relation.table) for relation in survey.relations] == ["public.fine"]
     assert words in survey.refused[T]
+
+
+def test_a_table_without_a_key_is_followed_by_its_whole_rows(database: Database) -> None:
+    database.execute("CREATE TABLE t (id integer); ALTER TABLE t REPLICA IDENTITY FULL")
+    (relation,) = source_of(database, "public.*").survey().relations
+    assert (relation.table, relation.keyless, relation.key) == (T, True, ())
+    refused = source_of(database, Table(name="public.t", deletes=Deletes.SOFT)).survey().refused
+    assert "its deletes cannot be soft" in refused[T]
 
 
 def test_columns_are_excluded_but_never_a_key(database: Database) -> None:
