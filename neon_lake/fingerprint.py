@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 
 BUCKETS: Final = 4096
 
-_PIECE: Final = 4 << 20
-"""Bytes of values that are hashed at once: each takes some forty bytes of working memory meanwhile."""
+_PIECE: Final = 1 << 15
+"""Bytes of values that are hashed at once. Each takes some forty bytes meanwhile, which then stay in the cache."""
 
 Hashes = npt.NDArray[np.uint64]
 
