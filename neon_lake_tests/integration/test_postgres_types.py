@@ -102,14 +102,15 @@ def test_settings_of_the_database_do_not_reach_the_text(database: Database) -> N
     ):
         database.execute(f"ALTER DATABASE {database.name} SET {setting}")
     database.execute(
-        "CREATE TABLE t (id int PRIMARY KEY, at timestamptz, day date, raw bytea, x float8, i interval, a float8[]);"
+        "CREATE TABLE t (id int PRIMARY KEY, at timestamptz, day date, raw bytea, x float8, i interval, a float8[],"
+        "                r regclass);"
         "INSERT INTO t VALUES (1, '2026-07-01 12:00:00+00', '2026-07-01', '\\x00ff', 1.0 / 3, '1 day 2 hours',"
-        "                      ARRAY[1.0 / 3])"
+        "                      ARRAY[1.0 / 3], 't')"
     )
     streamed = Streamed(source_of(database, "public.t"))
     before = streamed.begin()["public.t"].to_pylist()
     database.execute("UPDATE t SET id = 1")
-    names = ["id", "at", "day", "raw", "x", "i", "a", "_rescued_data"]
+    names = ["id", "at", "day", "raw", "x", "i", "a", "r", "_rescued_data"]
     assert streamed.drain()["public.t"].select(names).to_pylist() == before
     assert before == [
         {
@@ -120,6 +121,7 @@ def test_settings_of_the_database_do_not_reach_the_text(database: Database) -> N
             "x": 1.0 / 3,
             "i": "P1DT2H",
             "a": [1.0 / 3],
+            "r": "public.t",
             "_rescued_data": None,
         }
     ]
