@@ -99,6 +99,7 @@ class SourceConfig:
     kind: Literal["postgres"] = "postgres"
     application_name: str = "neon_lake"
     connect_timeout: Annotated[int, Field(ge=1)] = 10
+    stall_timeout: Annotated[float, Field(gt=0)] = 30
     sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] | None = None
     sslrootcert: str | None = None
 

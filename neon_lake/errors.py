@@ -69,6 +69,12 @@ class SlotInUse(SourceError):
     transient = True
 
 
+class SourceBusy(SourceRefused):
+    """Another run made the same change at the source at the same moment."""
+
+    transient = True
+
+
 class SlotsExhausted(SourceRefused):
     """The server has no free replication slot for a snapshot."""
 

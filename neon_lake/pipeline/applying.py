@@ -18,6 +18,7 @@ from neon_lake.change import COMMITTED_AT, Lsn
 from neon_lake.config import Table
 from neon_lake.destinations.base import Target
 from neon_lake.errors import DestinationError, ResyncNeeded
+from neon_lake.failpoints import failpoint
 from neon_lake.lifecycle import Event as Happening
 from neon_lake.lifecycle import Mark, State, after, event_of, sentence, state_of
 from neon_lake.pipeline.following import check_imprint, check_settings, follow, nothing
@@ -57,10 +58,11 @@ def apply_table(parts: Parts, relation: Relation, settings: Table, mark: Mark | 
             assert mark is not None
             return replace(result, error=_parked(mark))
         _refuse_foreign(parts, target)
-        snapshot = parts.log.snapshot(name)
-        if snapshot and usable(snapshot, watermark, mark.lsn if mark else None):
+        stored = parts.log.snapshot_position(name)
+        if usable(stored, watermark, mark.lsn if mark else None) and (snapshot := parts.log.snapshot(name)):
             target = apply_snapshot(parts, snapshot, target, settings)
             if mark:
+                failpoint("apply.before-unmark")
                 parts.log.unmark(name)
             result = replace(result, state=after(result.state, Happening.SNAPSHOT_APPLIED), snapshot_rows=snapshot.rows)
         if target is None or result.state is not State.LIVE:
@@ -135,7 +137,8 @@ def _carry_on(
         )
         target = parts.destination.merge(target, schema, plan, portion.watermark, portion.within)
         parts.progress(Progress(verb="apply", table=result.table, rows=summed(hours).total))
-    if portion is None and len(chain) >= QUIET:
+    # changes of before the watermark would be read again and again, and hold back the log
+    if portion is None and (len(chain) >= QUIET or any(manifest.of(target.table) for manifest in chain)):
         target = parts.destination.merge(target, target.schema, nothing(target.schema), end)
     result = replace(
         result,

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from neon_lake.change import NO_TRANSACTIONS, Lsn, Transactions
+from neon_lake.errors import SlotGap
 from neon_lake.pipeline.parts import Parts, Progress
 from neon_lake.pipeline.results import Captured
 from neon_lake.sources.base import ChangeStream
@@ -32,13 +33,20 @@ def capture(parts: Parts, until: Lsn | None) -> Captured:
     total = Captured(start=head.end, end=head.end)
     if until is not None and until <= head.end:
         return total
-    with parts.source.changes(head.end, until) as stream:
-        stream.confirm(head.end)
-        pieces = _Pieces(parts, stream)
-        while (batch := pieces.next_batch(head)) is not None:
-            total += _captured(batch)
-            head = batch
-        parts.progress(Progress(verb="capture", rows=total.changes, done=True))
+    try:
+        with parts.source.changes(head.end, until) as stream:
+            stream.confirm(head.end)
+            pieces = _Pieces(parts, stream)
+            while (batch := pieces.next_batch(head)) is not None:
+                total += _captured(batch)
+                head = batch
+            parts.progress(Progress(verb="capture", rows=total.changes, done=True))
+    except SlotGap:
+        # while this one waited for the slot, another capture may have moved both on
+        moved = parts.log.head()
+        if moved is None or moved.end <= head.end:
+            raise
+        return capture(parts, until)
     return total
 
 

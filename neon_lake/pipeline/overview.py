@@ -7,8 +7,10 @@ from datetime import datetime, timedelta
 
 from neon_lake.change import Lsn
 from neon_lake.destinations.base import Target
+from neon_lake.failpoints import failpoint
 from neon_lake.lifecycle import Mark, State, state_of
 from neon_lake.pipeline import slots
+from neon_lake.pipeline.following import nothing
 from neon_lake.pipeline.parts import Parts
 from neon_lake.pipeline.results import Expired, Status, TableStatus
 from neon_lake.schema import Relation, TableName
@@ -25,7 +27,8 @@ def status(
     `refused` are tables that cannot be replicated, and why; `wanted` are all tables of the pipeline.
     """
     parts.log.claim(parts.owner)
-    head, slot, position, marks = parts.log.head(), parts.source.slot(), parts.source.position(), parts.log.marks()
+    head, slot = slots.standing(parts)
+    position, marks = parts.source.position(), parts.log.marks()
     trouble = None if head is None and slot is None else slots.problem(parts, head, slot, wanted)
     return Status(
         pipeline=parts.config.name,
@@ -83,11 +86,17 @@ def expire(parts: Parts, relations: Sequence[Relation], now: datetime) -> Expire
         cutoff=now - timedelta(days=parts.config.staging.retention_days),
         now=now,
     )
-    parts.log.remove(choice)
+    kept_from = chain[len(choice.manifests)].start if chain else None
+    for target, reached in zip(targets, watermarks, strict=True):
+        # a table that had no change in what goes must not look as if it had missed some
+        if target and target.watermark is not None and kept_from is not None and target.watermark < kept_from:
+            parts.destination.merge(target, target.schema, nothing(target.schema), reached)
+    unfinished = parts.log.remove(choice, now)
+    failpoint("expire.log-removed")
     return Expired(
         files=sum(parts.destination.remove_old_files(target) for target in targets if target and target.watermark),
         manifests=len(choice.manifests),
         segments=len(choice.segments),
-        orphans=len(choice.orphans),
-        kept_from=chain[len(choice.manifests)].start if chain else None,
+        orphans=len(choice.orphans) + unfinished,
+        kept_from=kept_from,
     )

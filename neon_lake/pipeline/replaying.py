@@ -40,9 +40,9 @@ def replay(
     if target.within:
         raise DestinationConflict(f"{table} stands inside of a large transaction; run neon-lake sync first.")
     manifests = _touched(parts, target, since)
-    snapshot = parts.log.snapshot(table)
+    stored = parts.log.snapshot_position(table)
     # a snapshot holds also what no change carried (a column's default): nothing older may be put over it
-    fence = snapshot.lsn if snapshot and snapshot.lsn <= target.watermark else Lsn(0)
+    fence = stored if stored is not None and stored <= target.watermark else Lsn(0)
     pieces = list(changes_of(parts, target, manifests, since=fence, until=target.watermark))
     if not pieces:
         return replace(before, version=target.version)

@@ -35,7 +35,7 @@ from neon_lake.schema import Relation, TableName
 from neon_lake.sources.base import Snapshot
 from neon_lake.sources.postgres import PostgresSource
 from neon_lake.staging.local import LocalStorage
-from neon_lake.staging.log import ORIGIN, ChangeLog
+from neon_lake.staging.log import ORIGIN, UNKNOWN, ChangeLog
 
 ATTEMPTS: Final = 30
 """How many snapshots `verify` takes before it gives up on finding one that is a prefix of the commit order."""
@@ -103,7 +103,7 @@ class Replication:
     def _prepare(self, relations: Sequence[Relation], wanted: Sequence[TableName]) -> dict[TableName, TableResult]:
         """Publication, slot, origin of the log, and snapshots of the tables that wait for one; gives what failed."""
         parts, failed = self.parts, dict[TableName, TableResult]()
-        head, slot = parts.log.head(), parts.source.slot()
+        head, slot = slots.standing(parts)
         if trouble := slots.problem(parts, head, slot, wanted):
             raise trouble
         if head is None:
@@ -146,7 +146,7 @@ class Replication:
         now = self._standing(relation, mark)
         if now.state not in (State.NEW, State.STALE):
             return False
-        stored = self.parts.log.snapshot(relation.table)
+        stored = self.parts.log.snapshot_position(relation.table)
         return not snapshots.usable(stored, now.watermark, mark.lsn if mark else None)
 
     # --- repair
@@ -254,11 +254,11 @@ class Replication:
         ready = published.issuperset(names) and not any(
             self._waits(relation, marks.get(relation.table)) for relation in chosen.relations
         )
-        head = self.parts.log.head()
+        head, slot = slots.standing(self.parts)
         if not ready or head is None:
             self.sync(names)
             return True
-        if trouble := slots.problem(self.parts, head, self.parts.source.slot(), chosen.wanted):
+        if trouble := slots.problem(self.parts, head, slot, chosen.wanted):
             raise trouble
         return False
 
@@ -275,7 +275,7 @@ class Replication:
             try:
                 self.parts.log.claim(self.parts.owner)
                 wanted = [relation.table for relation in self.relations()]
-                if trouble := slots.problem(self.parts, self.parts.log.head(), self.parts.source.slot(), wanted):
+                if trouble := slots.problem(self.parts, *slots.standing(self.parts), wanted):
                     raise trouble
             except NeonLakeError as exc:
                 found.append(Finding(subject="log", detail="slot and log", problem=str(exc)))
@@ -343,3 +343,6 @@ class Replication:
         if problem := self.parts.destination.check().problem:
             raise DestinationUnavailable(problem)
         self.parts.log.claim(self.parts.owner)
+        for mark in self.parts.log.marks().values():
+            if mark.lsn == UNKNOWN:
+                applying.put_mark(self.parts, mark.table, mark.state, mark.reason)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from neon_lake.change import Lsn
 from neon_lake.errors import NeonLakeError, SlotGap, SlotLost, SourceRewound, listed
+from neon_lake.failpoints import failpoint
 from neon_lake.lifecycle import State
 from neon_lake.pipeline.applying import put_mark
 from neon_lake.pipeline.parts import Parts
@@ -13,6 +14,15 @@ from neon_lake.schema import TableName
 from neon_lake.sources.base import Slot
 from neon_lake.staging.log import ORIGIN
 from neon_lake.staging.manifest import Manifest
+
+
+def standing(parts: Parts) -> tuple[Manifest | None, Slot | None]:
+    """Where the log ends, and the slot.
+
+    The slot is asked first: another run moves the log on, then the slot.
+    """
+    slot = parts.source.slot()
+    return parts.log.head(), slot
 
 
 def problem(
@@ -32,7 +42,9 @@ def problem(
     elif slot.lost:
         found = SlotLost(f"The slot {name} can no longer be used ({slot.lost}), {lost}")
     elif slot.confirmed > head.end:
-        found = SlotGap(f"The slot {name} was advanced to {slot.confirmed} by something else, {lost}")
+        found = SlotGap(
+            f"The slot {name} was advanced to {slot.confirmed} by something else, or the log has lost its end, {lost}"
+        )
     elif (position := parts.source.position()) < head.end:
         found = SourceRewound(
             f"The source's WAL ends at {position} and the log at {head.end}, so the database was restored to an "
@@ -70,7 +82,7 @@ def _has_watermark(parts: Parts, table: TableName) -> bool:
 
 def mend(parts: Parts, wanted: Sequence[TableName]) -> None:
     """Make a lost slot anew, and record in the log what was not captured, so that no table is carried across it."""
-    head, slot = parts.log.head(), parts.source.slot()
+    head, slot = standing(parts)
     trouble = problem(parts, head, slot, wanted)
     if trouble is None:
         return
@@ -78,7 +90,8 @@ def mend(parts: Parts, wanted: Sequence[TableName]) -> None:
         raise trouble
     start = head.end if head else ORIGIN
     if slot is not None and slot.lost:
-        parts.source.drop()
+        parts.source.drop_slot()
+        failpoint("resync.slot-dropped")
         slot = None
     publish(parts, wanted)
     if slot is None:
@@ -90,3 +103,4 @@ def mend(parts: Parts, wanted: Sequence[TableName]) -> None:
 
 def _record_gap(parts: Parts, start: Lsn, end: Lsn, trouble: NeonLakeError) -> None:
     parts.log.publish(parts.owner, start=start, end=end, gap=str(trouble))
+    failpoint("resync.gap-recorded")

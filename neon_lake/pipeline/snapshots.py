@@ -15,6 +15,7 @@ from neon_lake.apply.plan import MergePlan, Truncation, target_schema
 from neon_lake.change import COMMITTED_AT, DELETED_AT, LSN, ROW_ID, TIMESTAMP, Lsn
 from neon_lake.config import Deletes, Table
 from neon_lake.destinations.base import Target
+from neon_lake.errors import SourceUnreachable
 from neon_lake.fingerprint import row_ids
 from neon_lake.pipeline.following import check_keys, note_imprint
 from neon_lake.pipeline.parts import Parts, Progress
@@ -30,6 +31,9 @@ def stage(
     for relation in relations:
         try:
             _stage_one(parts, snapshot, relation)
+        except SourceUnreachable:
+            # what is staged stays; the others would wait in vain, one after another
+            raise
         except Exception as exc:  # noqa: BLE001 - one table's fault must not stop the others; it is told and shown
             failed(relation, exc)
 
@@ -97,14 +101,14 @@ def _rows(parts: Parts, manifest: SnapshotManifest, schema: pa.Schema) -> Iterat
         yield from rows.select(schema.names).cast(schema).to_batches()
 
 
-def usable(manifest: SnapshotManifest | None, watermark: Lsn | None, since: Lsn | None) -> bool:
-    """Whether a stored snapshot is newer than the target; or, when one was called for, than that moment.
+def usable(stored: Lsn | None, watermark: Lsn | None, since: Lsn | None) -> bool:
+    """Whether a snapshot stored at a position is newer than the target; or, when one was called for, than that moment.
 
     A target that waits for a snapshot may stand further on: in the positions of another server, or of a database that
     was restored since.
     """
-    if manifest is None:
+    if stored is None:
         return False
     if since is not None:
-        return manifest.lsn > since
-    return watermark is None or manifest.lsn > watermark
+        return stored > since
+    return watermark is None or stored > watermark

@@ -136,6 +136,10 @@ class Source(Protocol):
         """
         ...
 
+    def drop_slot(self) -> None:
+        """Remove the slot. Idempotent."""
+        ...
+
     def drop(self) -> None:
         """Remove slot and publication. Idempotent."""
         ...

@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from neon_lake.errors import Finding, StagingUnavailable
+from neon_lake.failpoints import failpoint
 from neon_lake.staging.storage import Entry
 
 _UNFINISHED: Final = ".unfinished-"
+
+_RACES: Final = 100
+"""How often a folder may vanish before a file is made in it: whoever removes its last file removes it too."""
 
 
 class LocalStorage:
@@ -28,8 +32,12 @@ class LocalStorage:
     def check(self) -> Finding:
         """See `Storage.check`."""
         try:
-            self.replace("writable", b"")
-            self.delete(["writable"])
+            with self._translated(""):
+                probe = self._unfinished("probe")
+                try:
+                    _write(probe, b"?")
+                finally:
+                    probe.unlink(missing_ok=True)
         except StagingUnavailable as exc:
             return Finding(subject="staging", detail=str(self.root), problem=str(exc))
         return Finding(subject="staging", detail=f"{self.root} is writable")
@@ -40,8 +48,10 @@ class LocalStorage:
             temporary = self._unfinished(path)
             try:
                 _write(temporary, data)
+                failpoint("manifest.unnamed")
                 # link(2) fails when the name exists, which rename(2) does not
                 os.link(temporary, self.root / path)
+                failpoint("manifest.named")
             except FileExistsError:
                 return False
             finally:
@@ -64,6 +74,7 @@ class LocalStorage:
                     yield file
                     file.flush()
                     os.fsync(file.fileno())
+                failpoint("file.unnamed")
                 temporary.rename(self.root / path)
             except BaseException:
                 temporary.unlink(missing_ok=True)
@@ -102,25 +113,42 @@ class LocalStorage:
                     if parent == self.root or not _removed(parent):
                         break
 
-    def _walk(self, directory: Path) -> Iterator[Entry]:
+    def sweep(self, before: datetime) -> int:
+        """See `Storage.sweep`."""
+        with self._translated(""):
+            old = [e for e in self._walk(self.root, unfinished=True) if e.modified < before]
+        self.delete(entry.path for entry in old)
+        return len(old)
+
+    def _walk(self, directory: Path, *, unfinished: bool = False) -> Iterator[Entry]:
         try:
             entries = sorted(os.scandir(directory), key=lambda e: e.name + "/" if e.is_dir() else e.name)
         except FileNotFoundError:
             return
         for entry in entries:
             if entry.is_dir():
-                yield from self._walk(Path(entry.path))
-            elif not entry.name.startswith(_UNFINISHED):
-                stat = entry.stat()
+                yield from self._walk(Path(entry.path), unfinished=unfinished)
+            elif entry.name.startswith(_UNFINISHED) == unfinished:
+                try:
+                    stat = entry.stat()
+                except FileNotFoundError:
+                    continue
                 path = Path(entry.path).relative_to(self.root).as_posix()
                 yield Entry(path=path, bytes=stat.st_size, modified=datetime.fromtimestamp(stat.st_mtime, UTC))
 
     def _unfinished(self, path: str) -> Path:
         directory = (self.root / path).parent
-        directory.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=_UNFINISHED, dir=directory)
-        os.close(handle)
-        return Path(name)
+        for attempt in range(_RACES):
+            try:
+                _make(directory)
+                handle, name = tempfile.mkstemp(prefix=_UNFINISHED, dir=directory)
+            except FileNotFoundError:
+                if attempt == _RACES - 1:
+                    raise
+            else:
+                os.close(handle)
+                return Path(name)
+        raise AssertionError("the last attempt raises")
 
     @contextmanager
     def _translated(self, path: str) -> Iterator[None]:
@@ -138,6 +166,16 @@ def _write(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _make(directory: Path) -> None:
+    """Make a directory and those above it, each durable in its parent."""
+    if directory.is_dir():
+        return
+    _make(directory.parent)
+    with suppress(FileExistsError):
+        directory.mkdir()
+        _sync_directory(directory.parent)
 
 
 def _sync_directory(path: Path) -> None:

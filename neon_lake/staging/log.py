@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from typing import Final
 
@@ -14,11 +14,12 @@ import pyarrow as pa
 from neon_lake.change import NO_TRANSACTIONS, Lsn, Transactions
 from neon_lake.errors import LogConflict, LogDamaged, StagingForeign
 from neon_lake.failpoints import failpoint
-from neon_lake.lifecycle import Mark
+from neon_lake.lifecycle import Mark, State
 from neon_lake.schema import Relation, TableName
 from neon_lake.staging import segment as segments
 from neon_lake.staging.manifest import Manifest, Owner, SnapshotManifest, check_chain
-from neon_lake.staging.retention import Expiry
+from neon_lake.staging.retention import ORPHAN_AGE, Expiry
+from neon_lake.staging.seal import opened, sealed
 from neon_lake.staging.segment import Segment
 from neon_lake.staging.storage import Entry, Storage
 from neon_lake.staging.writer import SegmentWriter
@@ -28,6 +29,15 @@ BATCHES: Final = "batches"
 SNAPSHOTS: Final = "snapshots"
 MARKS: Final = "marks"
 ORIGIN: Final = Lsn(0)
+UNKNOWN: Final = Lsn((1 << 64) - 1)
+"""The position in a mark that cannot be read: no snapshot is newer."""
+
+_RACES: Final = 10
+"""How often another run may cut the log's beginning while it is read."""
+
+
+class _Cut(LogConflict):
+    """A manifest that was listed is gone: its stretch has expired."""
 
 
 class ChangeLog:
@@ -50,12 +60,19 @@ class ChangeLog:
 
         The first one may start after `position`, when what came before has expired.
         """
-        names = self.storage.names(MANIFESTS)
-        # names sort as their positions do
-        first = max(bisect_right(names, _name(position)) - 1, 0)
-        chain = [self._manifest(name) for name in names[first:]]
-        check_chain(chain)
-        return tuple(m for m in chain if m.end > position)
+        for attempt in range(_RACES):
+            names = self.storage.names(MANIFESTS)
+            # names sort as their positions do
+            first = max(bisect_right(names, _name(position)) - 1, 0)
+            try:
+                chain = [self._manifest(name) for name in names[first:]]
+            except _Cut:
+                if attempt == _RACES - 1:
+                    raise
+            else:
+                check_chain(chain)
+                return tuple(m for m in chain if m.end > position)
+        raise AssertionError("the last attempt raises")
 
     def claim(self, owner: Owner) -> None:
         """Raise `StagingForeign` when the log belongs to another pipeline or database."""
@@ -110,7 +127,13 @@ class ChangeLog:
         try:
             data = self.storage.read(segment.path)
         except KeyError:
-            raise LogDamaged(f"The segment {segment.path} is missing; restore the file, or resync its table.") from None
+            folder, named = segment.path.rsplit("/", 2)[:2]
+            start = named.partition("-")[0]
+            if f"{start}.json" not in self.storage.names(MANIFESTS if folder == BATCHES else folder):
+                raise LogConflict(f"The segment {segment.path} expired while it was read; run this again.") from None
+            raise LogDamaged(
+                f"The segment {segment.path} is missing; restore the file, or run neon-lake resync for its table."
+            ) from None
         return segments.read(segment, data, columns)
 
     def _manifest(self, name: str) -> Manifest:
@@ -119,7 +142,7 @@ class ChangeLog:
             try:
                 data = self.storage.read(path)
             except KeyError:
-                raise LogDamaged(f"The manifest {path} vanished while the log was read; run this again.") from None
+                raise _Cut(f"The manifest {path} expired while the log was read; run this again.") from None
             manifest = Manifest.from_bytes(data, path)
             if _name(manifest.start) != name:
                 raise LogDamaged(f"The manifest {path} is of another stretch ({manifest.start}); restore the file.")
@@ -146,7 +169,10 @@ class ChangeLog:
         if position is None:
             return None
         path = f"{SNAPSHOTS}/{table.path}/{_name(position)}"
-        return SnapshotManifest.from_bytes(self.storage.read(path), path)
+        try:
+            return SnapshotManifest.from_bytes(self.storage.read(path), path)
+        except KeyError:
+            raise _Cut(f"The manifest {path} expired while it was read; run this again.") from None
 
     def snapshot_position(self, table: TableName) -> Lsn | None:
         """The LSN of the newest published snapshot of a table, without reading it."""
@@ -156,44 +182,70 @@ class ChangeLog:
     # --- marks
 
     def marks(self) -> dict[TableName, Mark]:
-        """The marks of all tables that have one."""
-        found = (Mark.from_json(json.loads(self.storage.read(entry.path))) for entry in self.storage.list(MARKS))
-        return {mark.table: mark for mark in found}
+        """The marks of all tables that have one.
+
+        One that is damaged says that its table is stale, at the position `UNKNOWN`: that is right whatever it said.
+        """
+        found: dict[TableName, Mark] = {}
+        for entry in self.storage.list(MARKS):
+            # another run may just have removed it
+            with suppress(KeyError):
+                table = _table_of(entry.path)
+                found[table] = _mark(self.storage.read(entry.path), entry, table)
+        return found
 
     def mark(self, mark: Mark) -> None:
         """Store a table's mark, in place of an older one."""
-        self.storage.replace(_mark_path(mark.table), json.dumps(mark.to_json()).encode())
+        self.storage.replace(_mark_path(mark.table), sealed(mark.to_json()))
+        failpoint("mark.put")
 
     def unmark(self, table: TableName) -> None:
         """Remove a table's mark."""
         self.storage.delete([_mark_path(table)])
+        failpoint("mark.removed")
 
     # --- retention
 
     def manifests(self) -> Iterator[Manifest]:
         """All manifests, in order."""
-        return (self._manifest(name) for name in self.storage.names(MANIFESTS))
+        return iter(self.since(ORIGIN))
 
     def newest_first(self) -> Iterator[Manifest]:
         """All manifests, from the last one back; each is read when it is asked for."""
-        return (self._manifest(name) for name in reversed(self.storage.names(MANIFESTS)))
+        with suppress(_Cut):
+            for name in reversed(self.storage.names(MANIFESTS)):
+                yield self._manifest(name)
 
     def snapshots(self) -> dict[str, SnapshotManifest]:
         """All published snapshots, by the path of their manifest."""
-        paths = [entry.path for entry in self.storage.list(SNAPSHOTS) if entry.path.endswith(".json")]
-        return {path: SnapshotManifest.from_bytes(self.storage.read(path), path) for path in paths}
+        found: dict[str, SnapshotManifest] = {}
+        for entry in self.storage.list(SNAPSHOTS):
+            if entry.path.endswith(".json"):
+                # another run may just have removed it
+                with suppress(KeyError):
+                    found[entry.path] = SnapshotManifest.from_bytes(self.storage.read(entry.path), entry.path)
+        return found
 
     def segment_files(self) -> Iterator[Entry]:
         """Every file of changes or snapshot rows, whether or not a manifest names it."""
         for folder in (BATCHES, SNAPSHOTS):
             yield from (entry for entry in self.storage.list(folder) if entry.path.endswith(".parquet"))
 
-    def remove(self, choice: Expiry) -> None:
-        """Carry out a decision of `expired`; a manifest goes before its segments, the oldest first."""
+    def remove(self, choice: Expiry, now: datetime) -> int:
+        """Carry out a decision of `expired`; a manifest goes before its segments, the oldest first.
+
+        Files that writers left unfinished a day ago go too; gives how many.
+        """
         for manifest in choice.manifests:
             self.storage.delete([f"{MANIFESTS}/{_name(manifest.start)}"])
-        self.storage.delete(sorted(choice.segments, key=lambda path: not path.endswith(".json")))
-        self.storage.delete(choice.orphans)
+            failpoint("expire.manifest-removed")
+        for path in sorted(choice.segments, key=lambda path: not path.endswith(".json")):
+            self.storage.delete([path])
+            failpoint("expire.segment-removed")
+        for path in choice.orphans:
+            self.storage.delete([path])
+            failpoint("expire.orphan-removed")
+        return self.storage.sweep(now - ORPHAN_AGE)
 
 
 def _name(start: Lsn) -> str:
@@ -202,3 +254,17 @@ def _name(start: Lsn) -> str:
 
 def _mark_path(table: TableName) -> str:
     return f"{MARKS}/{table.path}.json"
+
+
+def _table_of(path: str) -> TableName:
+    """The table of a mark's path: the inverse of `_mark_path`."""
+    parts = path.removeprefix(f"{MARKS}/").removesuffix(".json").split("/")
+    named = [re.sub(rb"~([0-9a-f]{2})", lambda m: bytes([int(m[1], 16)]), part.encode()).decode() for part in parts]
+    return TableName(*named)
+
+
+def _mark(data: bytes, entry: Entry, table: TableName) -> Mark:
+    try:
+        return Mark.from_json(opened(data, what=f"mark {entry.path}", remedy="its table needs a new snapshot"))
+    except LogDamaged as exc:
+        return Mark(table=table, state=State.STALE, reason=str(exc), since=entry.modified, lsn=UNKNOWN)

@@ -6,20 +6,17 @@ where nothing of that name exists admits exactly one successor. The first manife
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
-from typing import Any, Final, Self
+from typing import Self
 
 from neon_lake.change import NO_TRANSACTIONS, Lsn, Transactions
 from neon_lake.errors import LogDamaged
 from neon_lake.schema import Relation, TableName
+from neon_lake.staging.seal import opened, sealed
 from neon_lake.staging.segment import Counts, Segment
-
-FORMAT: Final = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +59,7 @@ class Manifest:
 
     def to_bytes(self) -> bytes:
         """The stored document."""
-        return _sealed(
+        return sealed(
             {
                 "owner": vars(self.owner),
                 "start": str(self.start),
@@ -83,7 +80,11 @@ class Manifest:
     @classmethod
     def from_bytes(cls, data: bytes, path: str) -> Self:
         """The inverse of `to_bytes`. Raises `LogDamaged` with the path when the document is not what was stored."""
-        body = _opened(data, path)
+        body = opened(
+            data,
+            what=f"manifest {path}",
+            remedy="restore the file, or give the pipeline a new staging.path and run neon-lake resync --all",
+        )
         t = body["transactions"]
         return cls(
             owner=Owner(**body["owner"]),
@@ -119,7 +120,7 @@ class SnapshotManifest:
 
     def to_bytes(self) -> bytes:
         """The stored document."""
-        return _sealed(
+        return sealed(
             {
                 "owner": vars(self.owner),
                 "relation": self.relation.to_json(),
@@ -132,7 +133,11 @@ class SnapshotManifest:
     @classmethod
     def from_bytes(cls, data: bytes, path: str) -> Self:
         """The inverse of `to_bytes`. Raises `LogDamaged`."""
-        body = _opened(data, path)
+        body = opened(
+            data,
+            what=f"manifest {path} of a snapshot",
+            remedy="restore the file, or remove it and run neon-lake resync for its table",
+        )
         return cls(
             owner=Owner(**body["owner"]),
             relation=Relation.from_json(body["relation"]),
@@ -148,31 +153,9 @@ def check_chain(manifests: Sequence[Manifest]) -> None:
         if before.end != behind.start:
             raise LogDamaged(
                 f"The log has no manifest from {before.end} to {behind.start}; "
-                "restore the file manifests/" + before.end.hex + ".json, or use a new staging.path and resync."
+                f"restore the file manifests/{before.end.hex}.json, or give the pipeline a new staging.path and run "
+                "neon-lake resync --all."
             )
-
-
-def _sealed(body: Mapping[str, Any]) -> bytes:
-    text = json.dumps(body, ensure_ascii=False, indent=1)
-    seal = hashlib.sha256(text.encode()).hexdigest()
-    return f'{{"format": {FORMAT}, "sha256": "{seal}", "body":\n{text}\n}}\n'.encode()
-
-
-def _opened(data: bytes, path: str) -> dict[str, Any]:
-    """The body of a sealed document. The seal is over the body's text as it is stored."""
-    head, _, rest = data.partition(b"\n")
-    text, _, _ = rest.rpartition(b"\n}\n")
-    seal = hashlib.sha256(text).hexdigest()
-    if (
-        not data.endswith(b"\n}\n")
-        or head.decode(errors="replace") != f'{{"format": {FORMAT}, "sha256": "{seal}", "body":'
-    ):
-        raise LogDamaged(
-            f"The manifest {path} is damaged (its checksum does not fit); "
-            "restore the file, or use a new staging.path and resync."
-        )
-    body: dict[str, Any] = json.loads(text)
-    return body
 
 
 def _iso(moment: datetime | None) -> str | None:

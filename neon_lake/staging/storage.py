@@ -57,3 +57,7 @@ class Storage(Protocol):
     def delete(self, paths: Iterable[str]) -> None:
         """Remove these, as far as they exist: idempotent."""
         ...
+
+    def sweep(self, before: datetime) -> int:
+        """Remove what writers that died left unfinished, if they began before a moment; gives how many. Idempotent."""
+        ...

@@ -8,7 +8,7 @@ import pytest
 
 from neon_lake.errors import SourceRefused
 from neon_lake.schema import TableName
-from neon_lake.sources.postgres import snapshots
+from neon_lake.sources.postgres import arrow_reader, snapshots
 from neon_lake_tests.fixtures.postgres import Database
 from neon_lake_tests.fixtures.source import Streamed, source_of
 
@@ -82,7 +82,7 @@ def test_a_temporary_slot_goes_with_its_snapshot(database: Database) -> None:
 
 def test_a_large_table_is_read_in_ranges_without_loss(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshots, "RANGE_BLOCKS", 3)
-    monkeypatch.setattr(snapshots, "BATCH_BYTES", 4096)
+    monkeypatch.setattr(arrow_reader, "BATCH_BYTES", 4096)
     database.execute("CREATE TABLE t (id integer PRIMARY KEY, v text)")
     database.execute(
         "INSERT INTO t SELECT g, repeat('x', 50) FROM generate_series(1, 2000) AS g; DELETE FROM t WHERE id % 7 = 0"

@@ -89,6 +89,7 @@ class DeltaDestination:
             merging.commit(delta, schema, plan, properties)
             if DeltaTable(self.path(old.table)).version() == version:
                 # delta-rs makes no commit of a merge that finds nothing to do
+                failpoint("apply.watermark-alone")
                 delta.create_write_transaction([], "append", delta.schema(), commit_properties=properties)
             failpoint("apply.after-commit")
             delta = DeltaTable(self.path(old.table))
@@ -99,6 +100,7 @@ class DeltaDestination:
         """See `Destination.annotate`."""
         with self._translated(target.table):
             delta = DeltaTable(self.path(target.table))
+            failpoint("apply.before-annotation")
             delta.alter.set_column_metadata(column, {key.decode(): value for key, value in metadata.items()})
             return self._target(target.table, DeltaTable(self.path(target.table)))
 
@@ -133,7 +135,9 @@ class DeltaDestination:
     def remove_old_files(self, target: Target) -> int:
         """See `Destination.remove_old_files`."""
         with self._translated(target.table):
-            return upkeep.remove_old_files(DeltaTable(self.path(target.table)))
+            removed = upkeep.remove_old_files(DeltaTable(self.path(target.table)))
+            failpoint("expire.files-removed")
+            return removed
 
     def count(self, target: Target) -> int:
         """See `Destination.count`."""

@@ -8,6 +8,8 @@ from typing import Final
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
 
+from neon_lake.failpoints import failpoint
+
 EVERY: Final = 100
 """Commits between two rounds of joining small files: each append leaves one, and each costs every later commit time."""
 
@@ -20,7 +22,9 @@ def join_small_files(delta: DeltaTable) -> None:
     if delta.version() % EVERY == 0:
         # another writer was faster; the next round is soon
         with suppress(CommitFailedError):
+            failpoint("upkeep.before-joining")
             delta.optimize.compact(target_size=FILE_BYTES)
+            failpoint("upkeep.joined")
 
 
 def remove_old_files(delta: DeltaTable) -> int:

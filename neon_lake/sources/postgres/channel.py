@@ -44,15 +44,23 @@ class Channel(Generic[T]):
                 self._items.clear()
             self._changed.notify_all()
 
-    def __iter__(self) -> Iterator[T]:
-        """Hand out items as they come."""
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._closed or bool(self._items))
-                if not self._items:
-                    if self._error is not None:
-                        raise self._error
-                    return
+    def take(self, timeout: float | None = None) -> T | None:
+        """Wait for the next item (seconds, None: for ever); None when the channel is closed and empty.
+
+        Raises TimeoutError when nothing came, and the error of the closing.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._closed or bool(self._items), timeout):
+                raise TimeoutError
+            if self._items:
                 item = self._items.popleft()
                 self._changed.notify_all()
+                return item
+            if self._error is not None:
+                raise self._error
+            return None
+
+    def __iter__(self) -> Iterator[T]:
+        """Hand out items as they come."""
+        while (item := self.take()) is not None:
             yield item

@@ -133,7 +133,7 @@ def _slot(name: str, lost: str | None, retained: int) -> Finding:
     return Finding(
         subject="slot",
         detail=f"{name} holds back {retained / (1 << 20):.1f} MiB of WAL",
-        problem=f"The replication slot {name} is lost ({lost}); drop it and resync all tables." if lost else None,
+        problem=f"The slot {name} can no longer be used ({lost}); run neon-lake resync --all." if lost else None,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from psycopg import errors, sql
 
-from neon_lake.errors import SourceRefused, listed
+from neon_lake.errors import SourceBusy, SourceRefused, listed
 from neon_lake.schema import TableName
 from neon_lake.sources.postgres.catalog import GENERATED_SINCE
 from neon_lake.sources.postgres.connection import Connection
@@ -41,6 +41,13 @@ def publish(connection: Connection, name: str, tables: Sequence[TableName]) -> N
                 connection.execute(_statement("ALTER PUBLICATION {} DROP {}", name, gone, connection))
             if new := wanted - present:
                 connection.execute(_statement("ALTER PUBLICATION {} ADD {}", name, new, connection))
+    except (errors.DuplicateObject, errors.UndefinedObject, errors.UniqueViolation, errors.InternalError_) as exc:
+        if isinstance(exc, errors.InternalError_) and "concurrently" not in str(exc):
+            raise
+        raise SourceBusy(
+            f"Another run has changed the publication {name} at the same moment ({exc.diag.message_primary}); "
+            "run this again."
+        ) from exc
     except errors.InsufficientPrivilege as exc:
         raise SourceRefused(
             f"The role may not publish {listed(sorted(wanted))} ({exc.diag.message_primary}); let it own the tables "

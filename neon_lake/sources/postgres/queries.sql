@@ -198,6 +198,13 @@ SELECT pg_catalog.lower(a.wait_event) = 'walsenderwaitforwal'
   JOIN pg_catalog.pg_stat_activity AS a ON a.pid = s.active_pid
  WHERE s.slot_name = %(slot)s;
 
+-- name: session
+-- Whether the session waits for us, and how far its COPY is.
+SELECT coalesce(a.wait_event_type, '') IN ('Client', 'Activity'), p.bytes_processed
+  FROM pg_catalog.pg_stat_activity AS a
+  LEFT JOIN pg_catalog.pg_stat_progress_copy AS p ON p.pid = a.pid
+ WHERE a.pid = %(pid)s;
+
 -- name: drop_slot
 SELECT pg_catalog.pg_drop_replication_slot(s.slot_name)
   FROM pg_catalog.pg_replication_slots AS s

@@ -15,6 +15,7 @@ import psycopg
 
 from neon_lake.change import Lsn
 from neon_lake.errors import NeonLakeError, SourceUnavailable
+from neon_lake.failpoints import failpoint
 from neon_lake.sources.postgres import walsender
 from neon_lake.sources.postgres.channel import Channel
 from neon_lake.sources.postgres.connection import Connection
@@ -79,6 +80,8 @@ class Reader(threading.Thread):
         self._drains, self._idle = drains, idle
         # Position 0 in a status tells the server nothing.
         self._confirmed = self._sent = Lsn(0)
+        assert connection.silence is not None, "every connection is watched"
+        self._silence = connection.silence
         self._stopping = False
         self._asked = False
         self._proofs = 0
@@ -169,6 +172,7 @@ class Reader(threading.Thread):
     def _ask(self, now: float) -> None:
         """After a silence, ask for the server's position; long without progress, look whether there can be any."""
         if self._asked:
+            self._silence.check()
             return
         if self._drains and now - self._progress_at > _STALL:
             self._progress_at = now
@@ -180,6 +184,7 @@ class Reader(threading.Thread):
         """Hand a chunk over; while there is no room, keep the connection alive."""
         while not self.chunks.put(chunk, timeout=_HEARTBEAT) and not self.chunks.closed:
             self._status(reply=False)
+        self._silence.heard()
 
     def _wait(self, selector: selectors.BaseSelector, timeout: float) -> bool:
         """Wait for the socket or a wake-up, after sending what is due; True when data came."""
@@ -197,12 +202,19 @@ class Reader(threading.Thread):
                 for _ in range(_GULPS):
                     self._pgconn.consume_input()
                 came = True
+                self._silence.heard()
         return came
 
     def _status(self, *, reply: bool) -> None:
         position = self._confirmed
+        # the first one only repeats what the log holds already
+        news = position > self._sent > 0
+        if news:
+            failpoint("slot.confirming")
         self._pgconn.put_copy_data(walsender.status(position, reply=reply))
         self._pgconn.flush()
+        if news:
+            failpoint("slot.confirmed")
         self._sent = position
         self._next_status = time.monotonic() + _HEARTBEAT
 
@@ -217,5 +229,10 @@ class Reader(threading.Thread):
                 self._select(selector, _HEARTBEAT)
             if time.monotonic() > deadline:
                 return
-        while self._pgconn.get_result() is not None:
-            pass
+        while True:
+            while self._pgconn.is_busy():
+                if time.monotonic() > deadline:
+                    return
+                self._select(selector, _HEARTBEAT)
+            if self._pgconn.get_result() is None:
+                return

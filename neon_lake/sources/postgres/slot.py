@@ -5,7 +5,7 @@ from __future__ import annotations
 from psycopg import errors, sql
 
 from neon_lake.change import Lsn
-from neon_lake.errors import SlotInUse, SlotsExhausted, SourceRefused
+from neon_lake.errors import SlotInUse, SlotsExhausted, SourceBusy, SourceRefused
 from neon_lake.sources.base import Slot
 from neon_lake.sources.postgres.connection import Connection
 from neon_lake.sources.postgres.queries import query
@@ -49,7 +49,9 @@ def create(walsender: Connection, name: str, *, temporary: bool) -> tuple[Lsn, s
     try:
         row = walsender.execute(statement).fetchone()
     except errors.DuplicateObject as exc:
-        raise SourceRefused(f"The replication slot {name} exists already; run neon-lake drop first.") from exc
+        raise SourceBusy(
+            f"The replication slot {name} exists already: another run has just made it; run this again."
+        ) from exc
     except errors.ConfigurationLimitExceeded as exc:
         raise SlotsExhausted(
             "All replication slots of the server are in use; drop one that nobody needs, "

@@ -16,7 +16,7 @@ from neon_lake.change import Lsn, XidSnapshot
 from neon_lake.errors import SourceError
 from neon_lake.schema import RESCUED, Column, Relation, TableName
 from neon_lake.sources.base import Snapshot
-from neon_lake.sources.postgres import catalog, slot
+from neon_lake.sources.postgres import arrow_reader, catalog, slot
 from neon_lake.sources.postgres.connection import Connection, ConnectionSettings
 from neon_lake.sources.postgres.queries import query
 from neon_lake.sources.postgres.type_map import NATIVE, SqlType, arrow_type, cast, rescue
@@ -24,8 +24,7 @@ from neon_lake.sources.postgres.type_map import NATIVE, SqlType, arrow_type, cas
 RANGE_BLOCKS: Final = 16384
 """Blocks of a table that one statement reads (128 MiB at the usual size)."""
 
-BATCH_BYTES: Final = 16 << 20
-"""About how many bytes of rows one batch holds."""
+_ISOLATION: Final = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 
 _FLUSH_PATIENCE: Final = 1.2
 """Seconds. The WAL writer flushes commits that did not wait for it within three times wal_writer_delay (0.2 s)."""
@@ -37,7 +36,7 @@ def of_slot(settings: ConnectionSettings, name: str, *, temporary: bool) -> Iter
     with settings.replicate() as walsender:
         lsn, exported = slot.create(walsender, name, temporary=temporary)
         with settings.connect(autocommit=False) as connection:
-            _begin(connection, exported)
+            _begin(settings, connection, exported)
             taken_at, visible = _facts(connection)
             yield Snapshot(name=exported, lsn=lsn, taken_at=taken_at, visible=visible)
 
@@ -46,7 +45,7 @@ def of_slot(settings: ConnectionSettings, name: str, *, temporary: bool) -> Iter
 def plain(settings: ConnectionSettings) -> Iterator[Snapshot]:
     """Hold a snapshot of this moment."""
     with settings.connect(autocommit=False) as connection:
-        _begin(connection, None)
+        _begin(settings, connection, None)
         taken_at, visible = _facts(connection)
         row = connection.execute(query("export_snapshot")).fetchone()
         assert row is not None
@@ -69,10 +68,12 @@ def _progress(connection: Connection) -> tuple[Lsn, Lsn]:
     return Lsn.parse(row[0]), Lsn.parse(row[1])
 
 
-def _begin(connection: Connection, exported: str | None) -> None:
+def _begin(settings: ConnectionSettings, connection: Connection, exported: str | None) -> None:
     """Begin a transaction that sees one moment; `exported` imports that of another session."""
-    connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-    if exported is not None:
+    connection.execute(_ISOLATION)
+    if exported is None:
+        return
+    with settings.importing():
         connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(exported))
 
 
@@ -85,7 +86,7 @@ def _facts(connection: Connection) -> tuple[datetime, XidSnapshot]:
 def count(settings: ConnectionSettings, snapshot: Snapshot, table: TableName) -> int:
     """The number of rows that a table itself, or its partitions, have in the snapshot."""
     with settings.connect(autocommit=False) as connection:
-        _begin(connection, snapshot.name)
+        _begin(settings, connection, snapshot.name)
         total = 0
         for leaf, _ in _leaves(connection, table):
             statement = sql.SQL("SELECT pg_catalog.count(*) FROM ONLY {}").format(sql.Identifier(*leaf))
@@ -107,24 +108,16 @@ class _Reading:
 def read(settings: ConnectionSettings, snapshot: Snapshot, relation: Relation) -> Iterator[pa.RecordBatch]:
     """The rows of a table in the snapshot: the relation's columns, then `_rescued_data`."""
     with settings.connect(autocommit=False) as connection:
-        _begin(connection, snapshot.name)
+        _begin(settings, connection, snapshot.name)
         readings = _readings(connection, relation)
         statements = [
             _statement(readings, leaf, first, end).as_string(connection)
             for leaf, blocks in _leaves(connection, relation.table)
             for first, end in _ranges(blocks)
         ]
-    with settings.adbc() as connection:
-        connection.adbc_connection.set_autocommit(False)
-        with connection.cursor() as cursor:
-            cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(BATCH_BYTES)})
-            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            cursor.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(snapshot.name).as_string())
-            for statement in statements:
-                cursor.execute(statement)
-                for batch in cursor.fetch_record_batch():
-                    if batch.num_rows:
-                        yield _typed(batch, readings, relation)
+    begin = (_ISOLATION, sql.SQL("SET TRANSACTION SNAPSHOT {}").format(snapshot.name).as_string())
+    for batch in arrow_reader.read(settings, begin, statements):
+        yield _typed(batch, readings, relation)
 
 
 def _readings(connection: Connection, relation: Relation) -> list[_Reading]:

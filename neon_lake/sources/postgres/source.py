@@ -40,6 +40,7 @@ class PostgresSource:
             sslrootcert=source.sslrootcert,
             application_name=source.application_name,
             connect_timeout=source.connect_timeout,
+            stall_timeout=source.stall_timeout,
         )
         return cls(settings, pipeline=config.name, tables=config.tables)
 
@@ -80,6 +81,7 @@ class PostgresSource:
         """Make the publication hold exactly these tables."""
         with self._settings.connect() as connection:
             publication.publish(connection, self._name, tables)
+        failpoint("publication.made")
 
     @contextmanager
     def create_slot(self) -> Iterator[Snapshot]:
@@ -121,10 +123,16 @@ class PostgresSource:
         ):
             yield opened
 
+    def drop_slot(self) -> None:
+        """Remove the slot. Raises `SlotInUse` while something streams."""
+        with self._settings.connect() as connection:
+            slot.drop(connection, self._name)
+
     def drop(self) -> None:
         """Remove slot and publication. Raises `SlotInUse` while something streams."""
         with self._settings.connect() as connection:
             slot.drop(connection, self._name)
+            failpoint("drop.slot-dropped")
             publication.drop(connection, self._name)
 
 

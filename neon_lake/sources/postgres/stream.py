@@ -108,19 +108,21 @@ def _wait_until_ready(settings: ConnectionSettings, name: str, publication: str,
             state = slot.inspect(connection, name)
             if state is None:
                 raise SlotLost(
-                    f"The replication slot {name} is gone, and with it the changes since {start}; resync all tables."
+                    f"The replication slot {name} is gone, and with it the changes since {start}; run neon-lake resync --all."
                 )
             if state.lost is not None:
-                raise SlotLost(f"The replication slot {name} is lost ({state.lost}); drop it and resync all tables.")
+                raise SlotLost(
+                    f"The replication slot {name} can no longer be used ({state.lost}); run neon-lake resync --all."
+                )
             if state.confirmed > start:
                 raise SlotGap(
                     f"The replication slot {name} was advanced to {state.confirmed}, past the staged log's end at "
-                    f"{start}; the changes between are lost, so resync all tables."
+                    f"{start}; the changes between are lost, so run neon-lake resync --all."
                 )
             if row is None or Lsn.parse(row[0]) < start:
                 raise SourceRewound(
                     f"The source's log ends at {row and row[0]}, before the staged log's end at {start}: it was "
-                    "restored or is another server; use a new staging directory and resync all tables."
+                    "restored or is another server; use a new staging.path and run neon-lake resync --all."
                 )
             if state.active_pid is None:
                 break

@@ -9,7 +9,7 @@ import struct
 import time
 from typing import Final
 
-from psycopg import pq, sql
+from psycopg import generators, pq, sql
 
 from neon_lake.change import Lsn
 from neon_lake.errors import SlotInUse, SlotLost, SourceError, SourceRefused, SourceUnavailable
@@ -30,8 +30,9 @@ def start(walsender: Connection, slot: str, publication: str, position: Lsn) -> 
     )
     pgconn = walsender.pgconn
     pgconn.send_query(statement.as_bytes(walsender))
-    result = pgconn.get_result()
-    if result is None or result.status != pq.ExecStatus.COPY_BOTH:
+    # waits as every query does: watched, in case the connection is stalled
+    result = walsender.wait(generators.execute(pgconn))[0]
+    if result.status != pq.ExecStatus.COPY_BOTH:
         raise _failure(slot, result)
     pgconn.nonblocking = 1
 
@@ -61,7 +62,7 @@ def _failure(slot: str, result: pq.abc.PGresult | None) -> SourceError:
     if state == "55006":
         return SlotInUse(f"The replication slot {slot} is in use ({said}); stop the other sync, or wait for it.")
     if state in ("55000", "58P01") or (state == "42704" and "replication slot" in said):
-        return SlotLost(f"The replication slot {slot} cannot be read any more ({said}); resync all tables.")
+        return SlotLost(f"The replication slot {slot} cannot be read any more ({said}); run neon-lake resync --all.")
     if state[:2] in ("57", "08", "53"):
         return SourceUnavailable(f"The server ended the replication stream: {said}.")
     return SourceRefused(f"The server refuses to stream from the slot {slot}: {said}.")
