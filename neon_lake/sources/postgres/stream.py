@@ -108,12 +108,11 @@ def _wait_until_ready(settings: ConnectionSettings, name: str, publication: str,
             state = slot.inspect(connection, name)
             if state is None:
                 raise SlotLost(
-                    f"The replication slot {name} is gone, and with it the changes since {start}; run neon-lake resync --all."
+                    f"The replication slot {name} is gone, and with it the changes since {start}; "
+                    "run neon-lake resync --all."
                 )
             if state.lost is not None:
-                raise SlotLost(
-                    f"The replication slot {name} can no longer be used ({state.lost}); run neon-lake resync --all."
-                )
+                raise SlotLost(f"The replication slot {name} is lost ({state.lost}); run neon-lake resync --all.")
             if state.confirmed > start:
                 raise SlotGap(
                     f"The replication slot {name} was advanced to {state.confirmed}, past the staged log's end at "
