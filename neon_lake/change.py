@@ -54,6 +54,8 @@ INSERT: Final = "I"
 UPDATE: Final = "U"
 DELETE: Final = "D"
 TRUNCATE: Final = "T"
+READ: Final = "R"
+"""In the write mode `append`: a row of a snapshot."""
 
 OP: Final = "_op"
 LSN: Final = "_lsn"

@@ -49,9 +49,13 @@ NumericType = Annotated[str, AfterValidator(_numeric_type)]
 
 
 class WriteMode(enum.StrEnum):
-    """How a table's changes become rows of the lake. `mirror`: the lake has the rows that the source has (SCD 1)."""
+    """How a table's changes become rows of the lake.
+
+    `mirror`: the lake has the rows that the source has (SCD 1). `append`: the lake has a row for every change.
+    """
 
     MIRROR = "mirror"
+    APPEND = "append"
 
 
 class Deletes(enum.StrEnum):
@@ -79,6 +83,8 @@ class Table:
 
     def __post_init__(self) -> None:
         TableName.parse(self.name)
+        if self.mode is WriteMode.APPEND and self.deletes is Deletes.SOFT:
+            raise ValueError("has deletes: soft, which is for mode: mirror; with mode: append every delete is a row")
 
     @property
     def is_pattern(self) -> bool:

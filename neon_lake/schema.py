@@ -100,6 +100,11 @@ class Column:
         metadata = {SOURCE_TYPE: self.type.encode()} | ({KEY: b"true"} if self.key else {})
         return pa.field(self.name, self.arrow, metadata=metadata)
 
+    @property
+    def unkeyed(self) -> pa.Field:
+        """The Arrow field in a table that is merged by no key."""
+        return pa.field(self.name, self.arrow, metadata={SOURCE_TYPE: self.type.encode()})
+
     def to_json(self) -> dict[str, Any]:
         """The column as a manifest holds it."""
         flags = {"key": self.key, "nullable": self.nullable, "has_default": self.has_default}
@@ -136,6 +141,11 @@ class Relation:
         Then a table may hold the same row more than once.
         """
         return self.identity is ReplicaIdentity.FULL and not self.key
+
+    @property
+    def inserts_only(self) -> bool:
+        """Whether the server sends no updates and deletes, because the WAL holds nothing to tell rows apart by."""
+        return not self.key and self.identity is not ReplicaIdentity.FULL
 
     @cached_property
     def row_schema(self) -> pa.Schema:
@@ -191,13 +201,17 @@ class Difference:
 def difference(old: pa.Schema, new: Relation) -> Difference:
     """Compare the columns that a target took from the source (fields with `SOURCE_TYPE`) with a relation.
 
-    The same source type may land as another type now: the pipeline file can ask for one.
+    The same source type may land as another type now: the pipeline file can ask for one. A target that is merged by no
+    key holds every change, and keeps columns that are gone; only with a new column may that be a renamed one.
     """
     was = {f.name: (f.metadata, f.type) for f in old if f.metadata and SOURCE_TYPE in f.metadata}
-    now = {column.name: (column.field.metadata, column.arrow) for column in new.columns}
+    merged = any(KEY in (f.metadata or {}) for f in old)
+    fields = {column.name: column.field if merged else column.unkeyed for column in new.columns}
+    now = {name: (field.metadata, field.type) for name, field in fields.items()}
+    added = tuple(column for column in new.columns if column.name not in was)
     return Difference(
-        added=tuple(column for column in new.columns if column.name not in was),
-        removed=tuple(name for name in was if name not in now),
+        added=added,
+        removed=tuple(name for name in was if name not in now) if merged or added else (),
         changed=tuple(name for name in now if name in was and was[name] != now[name]),
     )
 

@@ -9,8 +9,8 @@ from datetime import datetime
 
 import pyarrow as pa
 
-from neon_lake.change import COMMITTED_AT, DELETED_AT, LSN, ROW_ID, TIMESTAMP, Lsn
-from neon_lake.config import Deletes
+from neon_lake.change import COMMITTED_AT, DELETED_AT, LSN, OP, ROW_ID, SEQUENCE, TIMESTAMP, Lsn
+from neon_lake.config import Deletes, WriteMode
 from neon_lake.schema import EXCLUDED, IMPRINT, KEY, RESCUED, Relation
 
 
@@ -48,20 +48,28 @@ class MergePlan:
         return not (len(self.rows) or len(self.deletes) or self.truncate)
 
 
-def target_schema(relation: Relation, deletes: Deletes, excluded: Sequence[str] = ()) -> pa.Schema:
+def target_schema(
+    relation: Relation, deletes: Deletes, excluded: Sequence[str] = (), mode: WriteMode = WriteMode.MIRROR
+) -> pa.Schema:
     """The columns of a target table: the source's, `_rescued_data`, `_lsn` and `_committed_at`.
 
     Without a key also `_row_id`: 16 bytes that rows of the same content share. With soft deletes also `_deleted_at`:
-    when the row was deleted at the source, else null. `excluded` is noted in the schema, so that it is seen when a
+    when the row was deleted at the source, else null. In the mode `append`: `_op` and `_seq` as in the change log (of a
+    snapshot's row R and 0), and no key. `excluded` is noted in the schema, so that it is seen when a
     column is excluded no longer; and so is the relation's imprint.
     """
     noted = {EXCLUDED: json.dumps(sorted(excluded))} if excluded else {}
     if relation.imprint:
         noted[IMPRINT] = json.dumps(relation.imprint.to_json())
+    position = pa.field(LSN, pa.int64(), metadata=noted or None)
+    if mode is WriteMode.APPEND:
+        columns = [column.unkeyed for column in relation.columns]
+        own = [pa.field(OP, pa.string()), position, pa.field(SEQUENCE, pa.int64()), pa.field(COMMITTED_AT, TIMESTAMP)]
+        return pa.schema([*columns, pa.field(RESCUED, pa.string()), *own])
     fields = [*relation.row_schema, pa.field(RESCUED, pa.string())]
     if relation.keyless:
         fields.append(pa.field(ROW_ID, pa.binary(), metadata={KEY: b"true"}))
-    fields.append(pa.field(LSN, pa.int64(), metadata=noted or None))
+    fields.append(position)
     fields.append(pa.field(COMMITTED_AT, TIMESTAMP))
     if deletes is Deletes.SOFT:
         fields.append(pa.field(DELETED_AT, TIMESTAMP))

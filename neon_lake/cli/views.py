@@ -102,6 +102,7 @@ def verified(result: Verified) -> Group:
         if p.differing:
             lines.append(f"[red]{name}[/]: {'at least ' if p.at_least else ''}{p.differing:,} rows differ")
             lines += [f"  {difference}" for difference in p.differences]
+    lines += [f"{name}: {reason}" for name, reason in sorted(result.left_out.items())]
     return Group(table, *lines, *_reasons(sorted(result.unchecked.items())))
 
 

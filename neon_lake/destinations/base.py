@@ -52,11 +52,19 @@ class Destination(Protocol):
         ...
 
     def replace(
-        self, table: TableName, old: Target | None, schema: pa.Schema, rows: Iterator[pa.RecordBatch], watermark: Lsn
+        self,
+        table: TableName,
+        old: Target | None,
+        schema: pa.Schema,
+        rows: Iterator[pa.RecordBatch],
+        watermark: Lsn,
+        *,
+        keep: bool = False,
     ) -> Target:
         """Swap the whole content, and the schema, for `rows`: readers see the old table until it is done.
 
-        Nothing of the old content is left, so this watermark alone may be lower than the old one.
+        With `keep`, the rows are put to those that are there, and columns of `schema` that the table lacks are added.
+        What no longer counts then does not count, so this watermark alone may be lower than the old one.
         """
         ...
 
@@ -80,7 +88,10 @@ class Destination(Protocol):
         ...
 
     def count(self, target: Target) -> int:
-        """How many rows the table has; soft-deleted ones are not counted."""
+        """How many rows the table has; soft-deleted ones are not counted.
+
+        Of a table that has every change as a row: how many rows these changes come to.
+        """
         ...
 
     def read(self, target: Target, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:

@@ -11,11 +11,12 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from neon_lake.apply.append import append
 from neon_lake.apply.copies import copies
 from neon_lake.apply.mirror import mirror
 from neon_lake.apply.plan import target_schema
 from neon_lake.change import COMMITTED_AT, Lsn
-from neon_lake.config import Table
+from neon_lake.config import Table, WriteMode
 from neon_lake.destinations.base import Target
 from neon_lake.errors import DestinationError, ResyncNeeded
 from neon_lake.failpoints import failpoint
@@ -122,9 +123,11 @@ def _carry_on(
     portion = None
     for portion in portions(parts, target, chain, end):
         changes, relation = joined(target, portion.pieces)
-        schema = target_schema(relation, settings.deletes)
+        schema = target_schema(relation, settings.deletes, mode=settings.mode)
         lookup = partial(parts.destination.lookup, target)
-        if relation.keyless:
+        if settings.mode is WriteMode.APPEND:
+            plan = append(relation, changes, lookup)
+        elif relation.keyless:
             plan = copies(relation, changes, partial(lookup, columns=()))
         else:
             plan = mirror(relation, changes, lookup, deletes=settings.deletes)

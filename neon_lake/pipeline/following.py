@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from neon_lake.apply.plan import MergePlan, target_schema
 from neon_lake.change import DELETED_AT, LSN, OP, TRUNCATE
-from neon_lake.config import Deletes, Table
+from neon_lake.config import Deletes, Table, WriteMode
 from neon_lake.destinations.base import Target
 from neon_lake.errors import ResyncNeeded, TableRefused
 from neon_lake.imprint import Imprint
@@ -19,11 +19,23 @@ from neon_lake.schema import EXCLUDED, IMPRINT, KEY, Relation, difference
 
 def check_settings(target: Target, settings: Table) -> None:
     """Raise `ResyncNeeded` when the pipeline file has changed in a way that only a new snapshot can follow."""
+    if (OP in target.schema.names) is not (settings.mode is WriteMode.APPEND):
+        raise ResyncNeeded(f"The mode of {target.table} is {settings.mode} now.")
     if DELETED_AT in target.schema.names and settings.deletes is Deletes.HARD:
         raise ResyncNeeded(f"Deletes of {target.table} are hard now, and its Delta table keeps deleted rows.")
-    noted = (target.schema.field(LSN).metadata or {}).get(EXCLUDED, b"[]")
-    if taken_in := set(json.loads(noted)) - set(settings.exclude):
+    if taken_in := _excluded(target) - set(settings.exclude):
         raise ResyncNeeded(f"Column {min(taken_in)} of {target.table} is no longer excluded.")
+
+
+def _excluded(target: Target) -> set[str]:
+    return set(json.loads((target.schema.field(LSN).metadata or {}).get(EXCLUDED, b"[]")))
+
+
+def note_excluded(parts: Parts, target: Target, settings: Table) -> Target:
+    """Let the target note which columns are left at the source."""
+    if _excluded(target) == set(settings.exclude):
+        return target
+    return parts.destination.annotate(target, LSN, {EXCLUDED: json.dumps(sorted(settings.exclude))})
 
 
 def check_imprint(target: Target, relation: Relation) -> None:
@@ -65,7 +77,7 @@ def follow(parts: Parts, target: Target, relation: Relation, settings: Table) ->
 
     DDL alone sends nothing: it shows in the stream only with the next change of a row. Raises `ResyncNeeded`.
     """
-    target = note_imprint(parts, target, relation)
+    target = note_imprint(parts, note_excluded(parts, target, settings), relation)
     if difference(target.schema, relation).none:
         return target
     # the table may have been altered since, and the target may have followed already
@@ -74,7 +86,7 @@ def follow(parts: Parts, target: Target, relation: Relation, settings: Table) ->
     if found.obstacle:
         raise ResyncNeeded(f"The schema of {target.table} changed: {found.obstacle}.")
     assert target.watermark is not None
-    schema = target_schema(now, settings.deletes)
+    schema = target_schema(now, settings.deletes, mode=settings.mode)
     return parts.destination.merge(target, schema, nothing(schema), target.watermark)
 
 

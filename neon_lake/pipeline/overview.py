@@ -20,7 +20,7 @@ from neon_lake.staging.retention import expired
 
 
 def status(
-    parts: Parts, relations: Sequence[Relation], refused: Mapping[TableName, str], wanted: Sequence[TableName]
+    parts: Parts, relations: Sequence[Relation], refused: Mapping[TableName, str], wanted: Sequence[Relation]
 ) -> Status:
     """Where the slot, the log and each table stand. Changes nothing.
 

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from neon_lake.apply.mirror import mirror
 from neon_lake.apply.plan import target_schema
-from neon_lake.change import COMMITTED_AT, LSN, ROW_ID, Lsn
+from neon_lake.change import COMMITTED_AT, LSN, OP, ROW_ID, Lsn
 from neon_lake.config import Deletes
 from neon_lake.destinations.base import Target
 from neon_lake.errors import ConfigError, DestinationConflict
@@ -37,6 +37,8 @@ def replay(
         raise ConfigError(f"{table} is not in the lake yet; run neon-lake sync first.")
     if ROW_ID in target.schema.names:
         raise ConfigError(f"{table} has no key, so that no change of it can be applied again; run neon-lake resync.")
+    if OP in target.schema.names:
+        raise ConfigError(f"{table} has every change of it as a row (mode: append), so that none is applied again.")
     if target.within:
         raise DestinationConflict(f"{table} stands inside of a large transaction; run neon-lake sync first.")
     manifests = _touched(parts, target, since)

@@ -47,7 +47,7 @@ class _Chosen:
 
     relations: tuple[Relation, ...]
     refused: Mapping[TableName, TableResult]
-    wanted: tuple[TableName, ...]
+    wanted: tuple[Relation, ...]
 
 
 class Replication:
@@ -94,13 +94,13 @@ class Replication:
         return Synced(captured=captured, tables={**results, **chosen.refused})
 
     def _micro_batch(
-        self, relations: Sequence[Relation], wanted: Sequence[TableName]
+        self, relations: Sequence[Relation], wanted: Sequence[Relation]
     ) -> tuple[Captured, dict[TableName, TableResult]]:
         failed = self._prepare(relations, wanted)
         captured = capture(self.parts, self.parts.source.position())
         return captured, applying.apply(self.parts, [r for r in relations if r.table not in failed]) | failed
 
-    def _prepare(self, relations: Sequence[Relation], wanted: Sequence[TableName]) -> dict[TableName, TableResult]:
+    def _prepare(self, relations: Sequence[Relation], wanted: Sequence[Relation]) -> dict[TableName, TableResult]:
         """Publication, slot, origin of the log, and snapshots of the tables that wait for one; gives what failed."""
         parts, failed = self.parts, dict[TableName, TableResult]()
         head, slot = slots.standing(parts)
@@ -203,6 +203,7 @@ class Replication:
             synced=found.synced.then(again.synced),
             parity={**found.parity, **again.parity},
             unchecked={**found.unchecked, **again.unchecked},
+            left_out=found.left_out,
         )
 
     def _compare(self, tables: Sequence[TableName], *, deep: bool, only: Callable[[Relation], bool]) -> Verified:
@@ -215,16 +216,20 @@ class Replication:
                     continue
                 parity: dict[TableName, Parity] = {}
                 unchecked: dict[TableName, str] = {}
+                left_out: dict[TableName, str] = {}
                 for name, result in synced.tables.items():
                     relation = result.relation
                     if relation is None or not only(relation):
+                        continue
+                    if relation.inserts_only:
+                        left_out[name] = "only its inserts are sent, so that there is nothing to compare"
                         continue
                     target = self.parts.destination.target(name)
                     if result.error or target is None:
                         unchecked[name] = result.error or "not in the lake"
                     else:
                         parity[name] = compare(self.parts, snapshot, relation, target, at=position, deep=deep)
-                return Verified(synced=synced, parity=parity, unchecked=unchecked)
+                return Verified(synced=synced, parity=parity, unchecked=unchecked, left_out=left_out)
         raise ParityBroken(
             "No snapshot of the source could be compared: other runs moved the lake on each time; "
             "stop them, then run this again."
@@ -249,7 +254,7 @@ class Replication:
 
     def _had_to_prepare(self, chosen: _Chosen) -> bool:
         """Sync tables that are not ready to be brought along; what a snapshot that is older shows is no use then."""
-        published, marks = self.parts.source.published(), self.parts.log.marks()
+        published, marks = self.parts.source.published(chosen.relations), self.parts.log.marks()
         names = [relation.table for relation in chosen.relations]
         ready = published.issuperset(names) and not any(
             self._waits(relation, marks.get(relation.table)) for relation in chosen.relations
@@ -274,7 +279,7 @@ class Replication:
         if not any(finding.problem for finding in found):
             try:
                 self.parts.log.claim(self.parts.owner)
-                wanted = [relation.table for relation in self.relations()]
+                wanted = self.relations()
                 if trouble := slots.problem(self.parts, *slots.standing(self.parts), wanted):
                     raise trouble
             except NeonLakeError as exc:
@@ -328,7 +333,7 @@ class Replication:
             if name in survey.refused
         }
         relations = tuple(found[name] for name in names if name in found)
-        return _Chosen(relations=relations, refused=refused, wanted=tuple(found))
+        return _Chosen(relations=relations, refused=refused, wanted=survey.relations)
 
     def _check_source(self) -> None:
         """Refuse a source that could not be followed, before anything is made there."""

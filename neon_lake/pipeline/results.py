@@ -214,11 +214,15 @@ class Parity:
 
 @dataclass(frozen=True, kw_only=True)
 class Verified:
-    """The parity of every table that could be compared, and the reason for those that could not."""
+    """The parity of every table that could be compared, and the reason for those that could not.
+
+    `left_out` are those that cannot be compared by their nature.
+    """
 
     synced: Synced
     parity: Mapping[TableName, Parity]
     unchecked: Mapping[TableName, str]
+    left_out: Mapping[TableName, str]
 
     @property
     def ok(self) -> bool:
@@ -229,6 +233,7 @@ class Verified:
         """For `--json`."""
         tables: dict[str, Any] = {str(name): parity.to_json() for name, parity in self.parity.items()}
         tables |= {str(name): {"error": reason} for name, reason in self.unchecked.items()}
+        tables |= {str(name): {"left_out": reason} for name, reason in self.left_out.items()}
         return {"tables": tables}
 
 

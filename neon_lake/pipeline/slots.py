@@ -10,7 +10,7 @@ from neon_lake.failpoints import failpoint
 from neon_lake.lifecycle import State
 from neon_lake.pipeline.applying import put_mark
 from neon_lake.pipeline.parts import Parts
-from neon_lake.schema import TableName
+from neon_lake.schema import Relation, TableName
 from neon_lake.sources.base import Slot
 from neon_lake.staging.log import ORIGIN
 from neon_lake.staging.manifest import Manifest
@@ -25,9 +25,7 @@ def standing(parts: Parts) -> tuple[Manifest | None, Slot | None]:
     return parts.log.head(), slot
 
 
-def problem(
-    parts: Parts, head: Manifest | None, slot: Slot | None, wanted: Sequence[TableName]
-) -> NeonLakeError | None:
+def problem(parts: Parts, head: Manifest | None, slot: Slot | None, wanted: Sequence[Relation]) -> NeonLakeError | None:
     """Why changes are lost, or None when the log can be carried on from its checkpoint.
 
     `wanted` are the pipeline's tables, here and below.
@@ -53,8 +51,8 @@ def problem(
     return found
 
 
-def _without_log(parts: Parts, name: str, slot: Slot | None, wanted: Sequence[TableName]) -> NeonLakeError | None:
-    if written := [table for table in wanted if _has_watermark(parts, table)]:
+def _without_log(parts: Parts, name: str, slot: Slot | None, wanted: Sequence[Relation]) -> NeonLakeError | None:
+    if written := [relation.table for relation in wanted if _has_watermark(parts, relation.table)]:
         return SlotGap(
             f"Staging holds no log, so changes of {listed(written)} since they were last applied are lost; "
             "restore the staging directory, or run neon-lake resync --all."
@@ -64,11 +62,12 @@ def _without_log(parts: Parts, name: str, slot: Slot | None, wanted: Sequence[Ta
     return None
 
 
-def publish(parts: Parts, wanted: Sequence[TableName]) -> None:
+def publish(parts: Parts, wanted: Sequence[Relation]) -> None:
     """Publish the pipeline's tables. One that was not published for a while has lost changes: it is marked stale."""
     marks = parts.log.marks()
-    for table in set(wanted) - parts.source.published():
-        if _has_watermark(parts, table) and table not in marks:
+    published = parts.source.published(wanted)
+    for table in (relation.table for relation in wanted):
+        if table not in published and table not in marks and _has_watermark(parts, table):
             reason = "It was not published for a while, so changes of it are lost."
             put_mark(parts, table, State.STALE, reason)
     parts.source.publish(wanted)
@@ -80,7 +79,7 @@ def _has_watermark(parts: Parts, table: TableName) -> bool:
     return target is not None and target.watermark is not None
 
 
-def mend(parts: Parts, wanted: Sequence[TableName]) -> None:
+def mend(parts: Parts, wanted: Sequence[Relation]) -> None:
     """Make a lost slot anew, and record in the log what was not captured, so that no table is carried across it."""
     head, slot = standing(parts)
     trouble = problem(parts, head, slot, wanted)

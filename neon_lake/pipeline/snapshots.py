@@ -8,16 +8,17 @@ Source: https://www.postgresql.org/docs/current/logicaldecoding-explanation.html
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 
 import pyarrow as pa
 
 from neon_lake.apply.plan import MergePlan, Truncation, target_schema
-from neon_lake.change import COMMITTED_AT, DELETED_AT, LSN, ROW_ID, TIMESTAMP, Lsn
-from neon_lake.config import Deletes, Table
+from neon_lake.change import COMMITTED_AT, DELETED_AT, LSN, OP, READ, ROW_ID, SEQUENCE, TIMESTAMP, TRUNCATE, Lsn
+from neon_lake.config import Deletes, Table, WriteMode
 from neon_lake.destinations.base import Target
-from neon_lake.errors import SourceUnreachable
+from neon_lake.errors import SourceUnreachable, TableRefused
 from neon_lake.fingerprint import row_ids
-from neon_lake.pipeline.following import check_keys, note_imprint
+from neon_lake.pipeline.following import check_keys, note_excluded, note_imprint
 from neon_lake.pipeline.parts import Parts, Progress
 from neon_lake.schema import RESCUED, Relation, difference
 from neon_lake.sources.base import Snapshot
@@ -65,7 +66,9 @@ def apply_snapshot(parts: Parts, manifest: SnapshotManifest, old: Target | None,
     With soft deletes, rows of an older target that the snapshot lacks stay, marked as deleted.
     """
     relation = manifest.relation
-    schema = target_schema(relation, settings.deletes, settings.exclude)
+    schema = target_schema(relation, settings.deletes, settings.exclude, settings.mode)
+    if old and settings.mode is WriteMode.APPEND and OP in old.schema.names:
+        return _noted(parts, _append_snapshot(parts, manifest, old, schema), relation, settings)
     keeps = old and settings.deletes is Deletes.SOFT and DELETED_AT in old.schema.names and not _obstacle(old, relation)
     if old and keeps and (old.watermark or 0) <= manifest.lsn:
         plan = MergePlan(
@@ -75,8 +78,28 @@ def apply_snapshot(parts: Parts, manifest: SnapshotManifest, old: Target | None,
             truncate=Truncation(lsn=manifest.lsn, committed_at=manifest.taken_at),
         )
         merged = parts.destination.merge(old, schema, plan, manifest.lsn)
-        return note_imprint(parts, merged, relation)
+        return _noted(parts, merged, relation, settings)
     return parts.destination.replace(relation.table, old, schema, _rows(parts, manifest, schema), manifest.lsn)
+
+
+def _append_snapshot(parts: Parts, manifest: SnapshotManifest, old: Target, schema: pa.Schema) -> Target:
+    """Put a snapshot behind the changes that are there, as a TRUNCATE and the rows. Raises `TableRefused`."""
+    if changed := difference(old.schema, manifest.relation).changed:
+        raise TableRefused(
+            f"Column {changed[0]} of {old.table} changed its type, and the lake holds older changes of it; move its "
+            f"Delta table away, so that a new one is begun, and run neon-lake resync {old.table}."
+        )
+    emptied = {OP: TRUNCATE, LSN: int(manifest.lsn), SEQUENCE: -1, COMMITTED_AT: manifest.taken_at}
+    # what the column notes of the table is brought up to date afterwards
+    schema = schema.set(schema.get_field_index(LSN), old.schema.field(LSN))
+    first = pa.RecordBatch.from_pylist([emptied], schema)
+    rows = chain([first], _rows(parts, manifest, schema))
+    return parts.destination.replace(old.table, old, schema, rows, manifest.lsn, keep=True)
+
+
+def _noted(parts: Parts, target: Target, relation: Relation, settings: Table) -> Target:
+    """Let a target that kept its schema note what a new one would."""
+    return note_imprint(parts, note_excluded(parts, target, settings), relation)
 
 
 def _obstacle(old: Target, relation: Relation) -> str | None:
@@ -89,6 +112,8 @@ def _rows(parts: Parts, manifest: SnapshotManifest, schema: pa.Schema) -> Iterat
         LSN: pa.scalar(int(manifest.lsn), pa.int64()),
         COMMITTED_AT: pa.scalar(manifest.taken_at, TIMESTAMP),
         DELETED_AT: pa.scalar(None, TIMESTAMP),
+        OP: READ,
+        SEQUENCE: pa.scalar(0, pa.int64()),
     }
     content = [*(column.name for column in manifest.relation.columns), RESCUED]
     for segment in manifest.segments:

@@ -98,12 +98,12 @@ class Source(Protocol):
         """The pipeline's slot, or None when there is none. One cheap query."""
         ...
 
-    def published(self) -> frozenset[TableName]:
-        """The tables whose every change is being sent. A table that is not in it may lose changes."""
+    def published(self, wanted: Sequence[Relation]) -> frozenset[TableName]:
+        """Those of `wanted` of which everything is sent that can be. A table that is not in it may lose changes."""
         ...
 
-    def publish(self, tables: Sequence[TableName]) -> None:
-        """Make the publication hold exactly these tables; create it if missing. Idempotent."""
+    def publish(self, wanted: Sequence[Relation]) -> None:
+        """Publish exactly these tables. Of one whose updates cannot be sent, no update is held up. Idempotent."""
         ...
 
     def create_slot(self) -> AbstractContextManager[Snapshot]:

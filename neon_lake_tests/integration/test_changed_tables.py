@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import pytest
 
+from neon_lake.errors import TableRefused
 from neon_lake.schema import TableName
 from neon_lake_tests.fixtures.following import PLAIN, Case, follow, plain, synced
 from neon_lake_tests.fixtures.pipelines import Lab
@@ -133,6 +134,18 @@ PARTITIONED = {
             "CREATE TABLE t_af PARTITION OF t FOR VALUES IN ('af'); INSERT INTO t VALUES (1, 'af', 'x'); UPDATE t SET v = 'y'",
         ),
     ),
+    "full identity of the table alone": Case(
+        setup=LIST + "ALTER TABLE t REPLICA IDENTITY FULL",
+        batches=(
+            "UPDATE t SET id = id + 200 WHERE region = 'eu'; UPDATE t SET region = 'as' WHERE id < 5 AND region = 'us'; DELETE FROM t WHERE id > 25",
+        ),
+    ),
+    "full identity of a partition alone": Case(
+        setup=LIST + "ALTER TABLE t_eu REPLICA IDENTITY FULL",
+        batches=(
+            "UPDATE t SET id = id + 1 WHERE region = 'eu'; UPDATE t SET v = 'x' WHERE id < 5; DELETE FROM t WHERE id > 25",
+        ),
+    ),
     "a partition whose columns lie otherwise": Case(
         setup="CREATE TABLE t (id int PRIMARY KEY, v text, n int) PARTITION BY RANGE (id);"
         "CREATE TABLE p (n int, gone text, id int NOT NULL, v text); ALTER TABLE p DROP COLUMN gone;"
@@ -146,6 +159,37 @@ PARTITIONED = {
 def test_partitioned_tables_are_followed_through_their_root(lab: Lab, name: str) -> None:
     follow(lab, PARTITIONED[name])
     assert set(lab.replication.sync().tables) == {TableName.parse(table) for table in PARTITIONED[name].tables}
+
+
+KEYLESS_PARTS = "CREATE TABLE t (id int, v text) PARTITION BY RANGE (id); CREATE TABLE p PARTITION OF t DEFAULT;INSERT INTO t VALUES (1, 'x'), (2, 'y');"
+
+
+INDEXED_PARTS = (
+    "CREATE TABLE t (id int PRIMARY KEY, n int NOT NULL, UNIQUE (id, n)) PARTITION BY RANGE (id);"
+    "CREATE TABLE p PARTITION OF t DEFAULT; ALTER TABLE t REPLICA IDENTITY USING INDEX t_id_n_key;"
+    "INSERT INTO t VALUES (1, 1), (2, 2)"
+)
+
+
+@pytest.mark.parametrize(
+    ("setup", "mend"),
+    [
+        (f"{KEYLESS_PARTS} ALTER TABLE t REPLICA IDENTITY FULL", "ALTER TABLE p REPLICA IDENTITY FULL"),
+        (f"{LIST} ALTER TABLE t_us_2 REPLICA IDENTITY NOTHING", "ALTER TABLE t_us_2 REPLICA IDENTITY FULL"),
+        (
+            INDEXED_PARTS,
+            "ALTER TABLE p REPLICA IDENTITY USING INDEX p_id_n_key",
+        ),
+    ],
+)
+def test_a_partition_that_logs_less_than_its_table_is_refused(lab: Lab, setup: str, mend: str) -> None:
+    lab.database.execute(setup)
+    with pytest.raises(TableRefused, match=r"The partition .* has another replica identity than its table public\.t"):
+        lab.replication.sync()
+    lab.database.execute(mend)
+    assert lab.replication.sync().ok
+    lab.database.execute("UPDATE t SET id = 99 WHERE id = 1; DELETE FROM t WHERE id = 2")
+    assert lab.replication.verify(deep=True).ok
 
 
 def test_tables_that_inherit_are_tables_of_their_own(lab: Lab) -> None:

@@ -112,6 +112,21 @@ def test_a_column_that_is_no_longer_excluded_gets_its_old_values(database_lab: L
     assert closed.lake("public.users") == [{"id": 1}, {"id": 2}]
 
 
+def test_with_soft_deletes_too_it_is_read_again_once(database_lab: Lab) -> None:
+    database_lab.database.execute("CREATE TABLE users (id int PRIMARY KEY, secret text)")
+    database_lab.database.execute("INSERT INTO users VALUES (1, 's'), (2, 't')")
+    without = replace(database_lab, tables=("{name: public.users, exclude: [secret], deletes: soft}",))
+    without.replication.sync()
+    without.database.execute("DELETE FROM users WHERE id = 2")
+    without.replication.sync()
+    open_ = replace(database_lab, tables=("{name: public.users, deletes: soft}",))
+    assert open_.replication.sync().ok
+    assert {row["id"]: row["secret"] for row in open_.lake("public.users")} == {1: "s", 2: None}
+    version = open_.delta("public.users").version()
+    assert open_.replication.sync().ok
+    assert open_.delta("public.users").version() == version
+
+
 # --- soft deletes
 
 

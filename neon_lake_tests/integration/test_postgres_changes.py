@@ -193,7 +193,7 @@ def test_tables_that_nobody_asks_for_do_not_come(database: Database, orders: Str
     database.execute("CREATE TABLE other (id integer PRIMARY KEY)")
     source = source_of(database, "public.orders")
     database.execute("INSERT INTO other VALUES (1); INSERT INTO orders VALUES (4)")
-    orders.source.publish([relation.table for relation in source_of(database, "public.*").survey().relations])
+    orders.source.publish(source_of(database, "public.*").survey().relations)
     database.execute("INSERT INTO other VALUES (2); INSERT INTO orders VALUES (5)")
     assert [relation.table.name for relation in source.survey().relations] == ["orders"]
     changes = orders.drain()

@@ -99,7 +99,7 @@ def test_a_role_that_may_not_replicate_is_told_what_to_run(database: Database, r
     assert any(f"run ALTER ROLE {role} REPLICATION" in problem for problem in problems)
     assert any('run GRANT SELECT ON "public"."t"' in problem for problem in problems)
     with pytest.raises(SourceRefused, match=r"may not publish public\.t"):
-        source.publish([T])
+        source.publish(source_of(database, "public.t").survey().relations)
 
 
 # --- check

@@ -61,6 +61,7 @@ def test_a_table_that_is_named_must_be_one_that_can_be_replicated(database: Data
         ("(id integer PRIMARY KEY DEFERRABLE)", "has no key"),
         ("(id integer UNIQUE)", "REPLICA IDENTITY USING INDEX"),
         ("(id integer PRIMARY KEY); ALTER TABLE t REPLICA IDENTITY NOTHING", "REPLICA IDENTITY NOTHING"),
+        ("(id integer UNIQUE)", "or take its inserts alone with mode: append"),
         ("(id integer PRIMARY KEY, _lsn bigint)", "a column _lsn, a name that the lake uses"),
     ],
 )

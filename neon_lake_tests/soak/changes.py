@@ -41,6 +41,8 @@ class Changes:
     def _upserted(self, table: Table, numbers: Sequence[int]) -> list[str]:
         chosen = self.assignments(table, self.rng.randrange(1, 4))
         insert = self._insert(table, [self.rng.choice(numbers)])
+        if table.bag:
+            return [insert, insert]
         return [f"{insert} ON CONFLICT ({table.key_list}) DO UPDATE SET {chosen}"]
 
     def _updated(self, table: Table, numbers: Sequence[int]) -> list[str]:
@@ -79,6 +81,8 @@ class Changes:
 
     def insert(self, table: Table, numbers: Sequence[int]) -> str:
         """New rows, where the keys are free."""
+        if table.bag:
+            return self._insert(table, numbers)
         return f"{self._insert(table, numbers)} ON CONFLICT DO NOTHING"
 
     def _insert(self, table: Table, numbers: Sequence[int]) -> str:
@@ -122,7 +126,7 @@ class Changes:
         value = [f"repeat(md5(g::text), {self.rng.choice((20, 100))})"] * len(large)
         names = ", ".join(map(name, [*table.key_names, *large]))
         rows = f"SELECT {', '.join(['g', *value])} FROM generate_series(2000, 8000) AS g"
-        return f"INSERT INTO {table.sql} ({names}) {rows} ON CONFLICT DO NOTHING"
+        return f"INSERT INTO {table.sql} ({names}) {rows}" + ("" if table.bag else " ON CONFLICT DO NOTHING")
 
     def assignments(self, table: Table, most: int, *, external: bool = True) -> str:
         """`column = value, …`."""

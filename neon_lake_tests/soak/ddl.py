@@ -134,7 +134,7 @@ class Ddl:
 
     def _identity(self, tables: list[Table]) -> list[str]:
         table = self._table(tables)
-        if table.parts:
+        if table.parts or table.bag:
             return []
         if table.alt:
             to = self.rng.choice(("DEFAULT", f"USING INDEX {table.index}"))
@@ -151,10 +151,11 @@ class Ddl:
         table = self.rng.choice(partitioned)
         leaf, bounds = self.rng.choice(table.leaves)
         detach, attach = f"ALTER TABLE {table.sql} DETACH PARTITION {leaf}", f"ATTACH PARTITION {leaf} {bounds}"
+        identity = [f"ALTER TABLE {leaf} REPLICA IDENTITY FULL"] if table.bag else []
         return self.rng.choice(
             (
                 [f"TRUNCATE {leaf}"],
-                [f"DROP TABLE {leaf}", f"CREATE TABLE {leaf} PARTITION OF {table.sql} {bounds}"],
+                [f"DROP TABLE {leaf}", f"CREATE TABLE {leaf} PARTITION OF {table.sql} {bounds}", *identity],
                 [detach, f"DELETE FROM {leaf} WHERE random() < 0.5", f"ALTER TABLE {table.sql} {attach}"],
                 [detach, f"ALTER TABLE {table.sql} {attach}"],
             )
@@ -162,9 +163,10 @@ class Ddl:
 
     # --- whole tables
 
-    def _free(self, tables: list[Table], schema: str) -> str:
+    def _free(self, tables: list[Table], schema: str, *, bag: bool = False) -> str:
+        """A name that is free; deletes cannot be soft without a key."""
         taken = {t.called for t in tables if t.schema == schema}
-        return self.rng.choice([n for n in NAMES if n not in taken])
+        return self.rng.choice([n for n in NAMES if n not in taken and not (bag and n.startswith("soft"))])
 
     def _create(self, tables: list[Table]) -> list[str]:
         if len(tables) >= 6:
@@ -186,7 +188,7 @@ class Ddl:
     def _rename_table(self, tables: list[Table]) -> list[str]:
         """Rename a table; sometimes one just like it takes its place."""
         table = self._table(tables)
-        old, called = table.called, self._free(tables, table.schema)
+        old, called = table.called, self._free(tables, table.schema, bag=table.bag)
         done = [f"ALTER TABLE {table.sql} RENAME TO {name(called)}"]
         if self.rng.random() < 0.4:
             new = Table(
@@ -196,6 +198,7 @@ class Ddl:
                 columns=dict(table.columns),
                 alt=table.alt,
                 full=table.full,
+                bag=table.bag,
                 parts=table.parts,
                 key_names=list(table.key_names),
             )
@@ -207,7 +210,13 @@ class Ddl:
     def _swap_tables(self, tables: list[Table]) -> list[str]:
         """Two tables take each other's name."""
         first = self._table(tables)
-        others = [t for t in tables if t.schema == first.schema and t is not first]
+        others = [
+            t
+            for t in tables
+            if t.schema == first.schema
+            and t is not first
+            and not any(a.bag and b.called.startswith("soft") for a, b in ((t, first), (first, t)))
+        ]
         if not others:
             return []
         second = self.rng.choice(others)

@@ -26,7 +26,7 @@ _SESSION: Final = (
     "-c TimeZone=UTC -c DateStyle=ISO -c IntervalStyle=iso_8601 -c bytea_output=hex -c extra_float_digits=1"
     " -c search_path="
 )
-_OWN: Final = {"_lsn", "_committed_at", "_rescued_data", "_deleted_at"}
+_OWN: Final = {"_lsn", "_committed_at", "_rescued_data", "_deleted_at", "_row_id"}
 _EXCLUDED: Final = {"x_1": {"hidden"}}
 _SHOWN: Final = 5
 
@@ -35,7 +35,7 @@ Row = tuple[Any, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """One table of the source: its columns with their types, and those of its key."""
+    """One table of the source: its columns, and those of its key, if it has one."""
 
     schema: str
     called: str
@@ -67,7 +67,7 @@ def tables(url: str) -> list[Found]:
             schema=schema,
             called=called,
             columns=tuple(c for c in columns if c not in _EXCLUDED.get(called, ())),
-            key=tuple(key),
+            key=tuple(key or ()),
         )
         for schema, called, columns, key in rows
     ]
@@ -84,6 +84,11 @@ def differences(url: str, table: Found, lake: Path) -> tuple[int, list[str]]:
     ours, theirs = source_rows(url, table, kinds), lake_rows(data, table)
     live = [row for row, gone in theirs if not gone]
     found = []
+    if not table.key:
+        mine_of, its_of = Counter(map(repr, ours)), Counter(map(repr, live))
+        found += [f"{table}: {_short(r)} {n} times at the source only" for r, n in (mine_of - its_of).items()]
+        found += [f"{table}: {_short(r)} {n} times in the lake only" for r, n in (its_of - mine_of).items()]
+        return len(ours), found[:_SHOWN]
     keys = Counter(_key(table, row) for row, _ in theirs)
     found += [f"{table}: the key {key} is {n} times in the lake" for key, n in keys.items() if n > 1]
     mine, its = {_key(table, r): r for r in ours}, {_key(table, r): r for r in live}

@@ -28,7 +28,7 @@ class Table:
     """A table as the plan left it: `columns` are name → kind, without the key and without `alt`.
 
     With `alt` it has an integer column of that name, and the unique index `index` over it can be its replica identity
-    in place of the primary key.
+    in place of the primary key. A `bag` has no key: its key's columns are like others, and rows may stand there twice.
     """
 
     called: str
@@ -38,6 +38,7 @@ class Table:
     alt: bool = False
     index: str = ""
     full: bool = False
+    bag: bool = False
     parts: int = 0
     leaves: list[tuple[str, str]] = field(default_factory=list)
     """Of each partition its name in SQL and its bounds."""
@@ -81,31 +82,37 @@ class Maker:
         kinds = [rng.choice(list(KINDS)) for _ in range(rng.randrange(5))] + ["large", "text"]
         columns = dict(zip(rng.sample(COLUMNS, len(kinds)), kinds, strict=True))
         shape = rng.random()
+        bag = rng.random() < 0.2 and not called.startswith("soft")
         return Table(
             called=called,
             schema=schema,
             key=key,
             columns=columns,
-            alt=shape < 0.15,
-            full=0.15 <= shape < 0.3,
+            alt=shape < 0.15 and not bag,
+            full=0.15 <= shape < 0.3 or bag,
+            bag=bag,
             parts=rng.randrange(1, 4) if shape >= 0.8 else 0,
             key_names=[column for column, _ in KEYS[key].columns],
         )
 
     def create(self, table: Table) -> list[str]:
         """The statements that make it."""
-        lines = [f"{name(column)} {sql} NOT NULL" for column, sql in zip_names(table)]
+        lines = [f"{name(column)} {sql}{'' if table.bag else ' NOT NULL'}" for column, sql in zip_names(table)]
         lines += [f"{name(column)} {KINDS[kind].sql}" for column, kind in table.columns.items()]
         if table.alt:
             lines.insert(1, "alt bigint NOT NULL")
         by = f" PARTITION BY HASH ({name(table.key_names[-1])})" if table.parts else ""
-        made = [f"CREATE TABLE {table.sql} ({', '.join(lines)}, PRIMARY KEY ({table.key_list})){by}"]
+        if not table.bag:
+            lines.append(f"PRIMARY KEY ({table.key_list})")
+        made = [f"CREATE TABLE {table.sql} ({', '.join(lines)}){by}"]
         table.leaves = []
         for part in range(table.parts):
             leaf = f"{name(table.schema)}.{name(f'p{next(self.serial)} of {table.called}')}"
             bounds = f"FOR VALUES WITH (MODULUS {table.parts}, REMAINDER {part})"
             table.leaves.append((leaf, bounds))
             made.append(f"CREATE TABLE {leaf} PARTITION OF {table.sql} {bounds}")
+            if table.bag:
+                made.append(f"ALTER TABLE {leaf} REPLICA IDENTITY FULL")
         for column, kind in table.columns.items():
             made += storage(table, column, kind)
         if table.alt:

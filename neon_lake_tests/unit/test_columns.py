@@ -51,3 +51,15 @@ def test_numbers_are_read_at_any_position() -> None:
     assert wire.u2(at).tolist() == [7]
     assert wire.u4(at + 2).tolist() == [2**32 - 2]
     assert wire.i8(at + 6).tolist() == [-5]
+
+
+def test_an_unchanged_value_is_taken_from_the_old_row_where_that_has_it() -> None:
+    unsent = Toast.UNCHANGED
+    wire, starts, ends = laid_out([[unsent], ["new"], [unsent], [unsent], ["old"], ["no"], [None], [unsent]])
+    (new,), _ = walk(wire, starts[:4], ends[:4], 1)
+    (old,), _ = walk(wire, starts[4:], ends[4:], 1)
+    everywhere = np.ones(4, np.bool_)
+    found = new.filled(np.arange(4), old, everywhere)
+    assert [bytes([kind]) for kind in found.kinds] == [b"t", b"t", b"u", b"u"]
+    assert gather(wire, new.filled(np.arange(4), old, ~everywhere)).to_pylist() == [None, b"new", None, None]
+    assert wire.bytes[found.starts[0] : found.ends[0]].tobytes() == b"old"

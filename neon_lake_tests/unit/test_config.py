@@ -92,7 +92,7 @@ def test_a_secret_is_in_no_repr() -> None:
         ("/lake", "s3://lake", "line 4: destination.path: must be a local directory."),
         ("kind: delta", "kind: iceberg", "line 4: destination.kind: input should be 'delta'."),
         ("public.*", "a.b.c", "line 6: tables[0]: 'a.b.c' is not a table name"),
-        ("deletes: soft", "mode: append", "line 8: tables[2].mode: input should be 'mirror'."),
+        ("deletes: soft", "mode: history", "line 8: tables[2].mode: input should be 'mirror' or 'append'."),
         ("destination", "staging", "line 4: the key 'staging' is given twice."),
         ("tables:", "tables: [", "this is not YAML"),
         ("source: {kind: postgres, url: ${URL}}\n", "", "line 1: source is missing."),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neon_lake.schema import Column, Relation, ReplicaIdentity, TableName, arrow_type, difference
+from neon_lake.schema import KEY, Column, Relation, ReplicaIdentity, TableName, arrow_type, difference
 
 names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=8)
 
@@ -69,8 +69,18 @@ def test_a_relation_survives_json() -> None:
 
 
 def target(*columns: Column) -> pa.Schema:
-    """A table of the lake: columns from the source, and one of its own."""
-    return pa.schema([*(column.field for column in columns), pa.field("_lsn", pa.int64())])
+    """A table of the lake: columns from the source, and some of its own."""
+    row_id = pa.field("_row_id", pa.binary(), metadata={KEY: b"true"})
+    return pa.schema([*(column.field for column in columns), row_id, pa.field("_lsn", pa.int64())])
+
+
+def test_a_target_of_changes_keeps_columns_that_are_gone() -> None:
+    old = pa.schema([column("a").unkeyed, column("b").unkeyed, pa.field("_lsn", pa.int64())])
+    assert difference(old, relation(column("a"))).none
+    key = Column(name="a", type="text", arrow=pa.string(), key=True)
+    assert difference(old, relation(key, column("b"))).none
+    assert difference(old, relation(column("a"), column("c"))).obstacle == "column b was dropped or renamed"
+    assert difference(old, relation(column("a", "json"), column("b"))).changed == ("a",)
 
 
 def test_a_difference_names_what_came_went_and_changed() -> None:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -19,12 +20,21 @@ from deltalake import CommitProperties, DeltaTable, QueryBuilder, Transaction, w
 from deltalake.exceptions import CommitFailedError, DeltaError
 
 from neon_lake.apply.plan import MergePlan
-from neon_lake.change import DELETED_AT, Lsn
+from neon_lake.change import DELETE, DELETED_AT, INSERT, LSN, OP, READ, SEQUENCE, TRUNCATE, Lsn
 from neon_lake.destinations.base import Target
 from neon_lake.destinations.delta import merging, upkeep
 from neon_lake.errors import DestinationConflict, DestinationError, DestinationUnavailable, Finding
 from neon_lake.failpoints import failpoint
 from neon_lake.schema import TableName
+
+_BALANCE: Final = f"""
+WITH emptied AS (SELECT {LSN} AS at, {SEQUENCE} AS place FROM t WHERE {OP} = '{TRUNCATE}'
+                  ORDER BY {LSN} DESC, {SEQUENCE} DESC LIMIT 1)
+SELECT coalesce(sum(CASE {OP} WHEN '{READ}' THEN 1 WHEN '{INSERT}' THEN 1 WHEN '{DELETE}' THEN -1 ELSE 0 END), 0) AS n
+  FROM t LEFT JOIN emptied ON true
+ WHERE at IS NULL OR {LSN} > at OR ({LSN} = at AND {SEQUENCE} > place)
+"""  # noqa: S608 - names of our own columns alone
+"""What the changes in a table come to, after the last TRUNCATE."""
 
 
 class DeltaDestination:
@@ -59,7 +69,14 @@ class DeltaDestination:
             return self._target(table, DeltaTable(path)) if DeltaTable.is_deltatable(path) else None
 
     def replace(
-        self, table: TableName, old: Target | None, schema: pa.Schema, rows: Iterator[pa.RecordBatch], watermark: Lsn
+        self,
+        table: TableName,
+        old: Target | None,
+        schema: pa.Schema,
+        rows: Iterator[pa.RecordBatch],
+        watermark: Lsn,
+        *,
+        keep: bool = False,
     ) -> Target:
         """See `Destination.replace`."""
         with self._translated(table):
@@ -68,8 +85,8 @@ class DeltaDestination:
             write_deltalake(
                 into,
                 pa.RecordBatchReader.from_batches(schema, rows),
-                mode="overwrite" if old else "error",
-                schema_mode="overwrite" if old else None,
+                mode=("append" if keep else "overwrite") if old else "error",
+                schema_mode=("merge" if keep else "overwrite") if old else None,
                 commit_properties=self._watermark(table, watermark, was=old.within if old else 0),
             )
             failpoint("apply.after-commit")
@@ -141,10 +158,13 @@ class DeltaDestination:
 
     def count(self, target: Target) -> int:
         """See `Destination.count`."""
-        alive = f"WHERE {merging.quoted(DELETED_AT)} IS NULL" if DELETED_AT in target.schema.names else ""
+        statement = "SELECT count(*) AS n FROM t"
+        if DELETED_AT in target.schema.names:
+            statement += f" WHERE {DELETED_AT} IS NULL"
+        if OP in target.schema.names:
+            statement = _BALANCE
         with self._translated(target.table):
-            rows = self._query(target, f"SELECT count(*) AS n FROM t {alive}")  # noqa: S608 - no outside text in it
-            return int(next(iter(rows))["n"][0].as_py())
+            return int(next(iter(self._query(target, statement)))["n"][0].as_py())
 
     def read(self, target: Target, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """See `Destination.read`."""

@@ -20,7 +20,8 @@ def commit(delta: DeltaTable, schema: pa.Schema, plan: MergePlan, properties: Co
     Columns of `schema` that the table lacks are added in any case.
     """
     soft = DELETED_AT in schema.names
-    added = set(schema.names) - {f.name for f in delta.schema().fields}
+    fields = {f.name for f in delta.schema().fields}
+    added = set(schema.names) - fields
     if plan.empty and not added:
         return
     if plan.truncate and not soft:
@@ -29,7 +30,11 @@ def commit(delta: DeltaTable, schema: pa.Schema, plan: MergePlan, properties: Co
         )
     elif plan.only_new and not plan.truncate:
         write_deltalake(
-            delta, plan.rows, mode="append", schema_mode="merge" if added else None, commit_properties=properties
+            delta,
+            plan.rows,
+            mode="append",
+            schema_mode="merge" if fields != set(schema.names) else None,
+            commit_properties=properties,
         )
     else:
         _merge(delta, schema, plan, properties, evolve=bool(added))

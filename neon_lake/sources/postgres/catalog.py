@@ -24,7 +24,10 @@ GENERATED_SINCE = 180000
 
 @dataclass(frozen=True, kw_only=True)
 class TableFacts:
-    """A row of pg_class, as far as it decides whether and how a table can be replicated."""
+    """A row of pg_class, as far as it decides whether and how a table can be replicated.
+
+    `partitions` has, for each replica identity that partitions of the table have, one of them, as SQL writes its name.
+    """
 
     oid: int
     table: TableName
@@ -34,6 +37,7 @@ class TableFacts:
     is_partition: bool
     comment: str | None
     of_extension: bool
+    partitions: Mapping[ReplicaIdentity, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,10 +80,20 @@ def tables(connection: Connection) -> list[TableFacts]:
             is_partition=is_partition,
             comment=comment,
             of_extension=of_extension,
+            partitions={ReplicaIdentity(key): leaf for key, leaf in (partitions or {}).items()},
         )
-        for oid, schema, name, kind, persistence, identity, is_partition, comment, of_extension in connection.execute(
-            query("tables")
-        )
+        for (
+            oid,
+            schema,
+            name,
+            kind,
+            persistence,
+            identity,
+            is_partition,
+            comment,
+            of_extension,
+            partitions,
+        ) in connection.execute(query("tables"))
     ]
 
 

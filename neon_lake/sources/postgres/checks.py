@@ -48,7 +48,7 @@ def findings(settings: ConnectionSettings, name: str, tables: Sequence[Table]) -
                 found.append(_slot(name, state.lost, state.retained))
             survey = selection.survey(connection, tables)
             found += [Finding(subject=str(t), detail="refused", problem=why) for t, why in survey.refused.items()]
-            published = publication.published(connection, name)
+            published = publication.published(connection, name, survey.relations)
             for relation in survey.relations:
                 found.append(_table(connection, relation, health, is_published=relation.table in published))
             if not survey.relations and not survey.refused:
@@ -156,6 +156,8 @@ def _table(connection: Connection, relation: Relation, health: _Health, *, is_pu
             "GRANT CREATE ON DATABASE to it, or create the publication as the owner."
         )
     key = f"key ({', '.join(column.name for column in relation.key)})" if relation.key else "no key"
+    if relation.inserts_only:
+        key = "no key: only its inserts are sent"
     return Finding(subject=str(relation.table), detail=f"{len(columns)} columns, {key}", problem=problem)
 
 

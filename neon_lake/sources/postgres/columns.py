@@ -76,8 +76,12 @@ class Field:
         return mask
 
     def filled(self, rows: Positions, other: Field, among: Mask) -> Field:
-        """A copy whose unchanged values come from `other`, which holds the old tuples of `rows`, where `among`."""
-        chosen = among & self.unchanged[rows]
+        """A copy whose unchanged values come from `other`, which holds the old tuples of `rows`, where `among`.
+
+        Such a value is never null. Where the old tuple has null nevertheless, a partition logs less than its table
+        promises.
+        """
+        chosen = among & self.unchanged[rows] & other.sent
         if not chosen.any():
             return self
         copy = Field(self.kinds.copy(), self.starts.copy(), self.ends.copy())

@@ -21,7 +21,9 @@ SELECT s.slot_name,
  WHERE s.slot_name = %(slot)s;
 
 -- name: publication
-SELECT p.oid, p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate AND p.pubviaroot AND NOT p.puballtables
+-- `all`: it has to publish every kind of change, else inserts and truncates alone.
+SELECT p.oid, p.pubinsert AND p.pubupdate = %(all)s AND p.pubdelete = %(all)s AND p.pubtruncate AND p.pubviaroot
+       AND NOT p.puballtables
        AND coalesce(pg_catalog.to_jsonb(p) ->> 'pubgencols', 's') = 's'
   FROM pg_catalog.pg_publication AS p
  WHERE p.pubname = %(publication)s;
@@ -43,7 +45,14 @@ SELECT c.oid,
        c.relispartition,
        pg_catalog.obj_description(c.oid, 'pg_class'),
        EXISTS (SELECT FROM pg_catalog.pg_depend AS d
-                WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.deptype = 'e')
+                WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.deptype = 'e'),
+       -- one partition of each replica identity: that of a partition decides what the log holds of its rows
+       CASE c.relkind WHEN 'p' THEN
+           (SELECT pg_catalog.jsonb_object_agg(leaf.relreplident, leaf.oid::pg_catalog.regclass::pg_catalog.text)
+              FROM pg_catalog.pg_partition_tree(c.oid) AS part
+              JOIN pg_catalog.pg_class AS leaf ON leaf.oid = part.relid
+             WHERE part.isleaf)
+       END
   FROM pg_catalog.pg_class AS c
   JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
  WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')

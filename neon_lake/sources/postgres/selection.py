@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from neon_lake.change import RESERVED
-from neon_lake.config import Deletes, Table
+from neon_lake.config import Deletes, Table, WriteMode
 from neon_lake.errors import TableRefused, listed
 from neon_lake.schema import Relation, ReplicaIdentity, TableName
 from neon_lake.sources.base import Survey
@@ -70,24 +70,45 @@ def _obstacle(facts: TableFacts) -> str | None:
     return None
 
 
+def _unlike(facts: TableFacts, *, keyless: bool) -> str | None:
+    """A partition whose rows are not logged with what the table's identity promises; None when there is none.
+
+    The identity of a table is not handed down to its partitions; the index of its primary key is.
+    """
+    enough = {facts.identity, ReplicaIdentity.FULL}
+    if facts.identity is ReplicaIdentity.FULL and not keyless:
+        enough.add(ReplicaIdentity.DEFAULT)
+    return next((leaf for identity, leaf in facts.partitions.items() if identity not in enough), None)
+
+
 def _relation(facts: TableFacts, line: Table, columns: Sequence[ColumnFacts], types: dict[int, TypeFacts]) -> Relation:
     """The relation of a table. Raises `TableRefused` when its changes cannot be followed, or names are taken."""
     name, left_out = facts.table, frozenset(line.exclude)
-    if facts.identity is ReplicaIdentity.NOTHING:
+    append = line.mode is WriteMode.APPEND
+    if facts.identity is ReplicaIdentity.NOTHING and not append:
         raise TableRefused(
             f"The table {name} has REPLICA IDENTITY NOTHING, so that its updates and deletes cannot be followed; "
-            f"run ALTER TABLE {name.sql} REPLICA IDENTITY DEFAULT, or leave it out with skip: true."
+            f"run ALTER TABLE {name.sql} REPLICA IDENTITY DEFAULT, or take its inserts alone with mode: append, "
+            "or leave it out with skip: true."
         )
+    if facts.identity is ReplicaIdentity.NOTHING:
+        columns = [replace(column, key=False) for column in columns]
     key = [column.name for column in columns if column.key]
-    if not key and facts.identity is not ReplicaIdentity.FULL:
+    if not key and facts.identity is not ReplicaIdentity.FULL and not append:
         raise TableRefused(
             f"The table {name} has no key; add a primary key, or run "
             f"ALTER TABLE {name.sql} REPLICA IDENTITY USING INDEX with a unique index over NOT NULL columns, "
-            f"or ALTER TABLE {name.sql} REPLICA IDENTITY FULL, or leave it out with skip: true."
+            f"or ALTER TABLE {name.sql} REPLICA IDENTITY FULL, or take its inserts alone with mode: append, "
+            "or leave it out with skip: true."
         )
     if not key and line.deletes is Deletes.SOFT:
         raise TableRefused(
             f"The table {name} has no key, so that its deletes cannot be soft; add a primary key, or correct its line."
+        )
+    if other := _unlike(facts, keyless=not key):
+        raise TableRefused(
+            f"The partition {other} has another replica identity than its table {name}, so that its updates and "
+            f"deletes cannot be followed; run ALTER TABLE {other} REPLICA IDENTITY FULL."
         )
     unknown = sorted(left_out - {column.name for column in columns})
     if unknown and not line.is_pattern:

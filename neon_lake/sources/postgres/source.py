@@ -72,15 +72,15 @@ class PostgresSource:
         with self._settings.connect() as connection:
             return slot.inspect(connection, self._name)
 
-    def published(self) -> frozenset[TableName]:
-        """The tables whose every change is being sent."""
+    def published(self, wanted: Sequence[Relation]) -> frozenset[TableName]:
+        """See `Source.published`."""
         with self._settings.connect() as connection:
-            return publication.published(connection, self._name)
+            return publication.published(connection, self._name, wanted)
 
-    def publish(self, tables: Sequence[TableName]) -> None:
-        """Make the publication hold exactly these tables."""
+    def publish(self, wanted: Sequence[Relation]) -> None:
+        """See `Source.publish`."""
         with self._settings.connect() as connection:
-            publication.publish(connection, self._name, tables)
+            publication.publish(connection, self._name, wanted)
         failpoint("publication.made")
 
     @contextmanager

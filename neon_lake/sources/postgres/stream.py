@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
 from neon_lake.change import Lsn, Piece
-from neon_lake.errors import SlotGap, SlotInUse, SlotLost, SourceRefused, SourceRewound
+from neon_lake.errors import SlotGap, SlotInUse, SlotLost, SourceRewound
 from neon_lake.sources.postgres import slot, walsender
 from neon_lake.sources.postgres.channel import Channel
 from neon_lake.sources.postgres.connection import Connection, ConnectionSettings
 from neon_lake.sources.postgres.pgoutput import Decoder, Describe
+from neon_lake.sources.postgres.publication import names
 from neon_lake.sources.postgres.queries import query
 from neon_lake.sources.postgres.reader import WAITING, Reader
 
@@ -87,9 +88,11 @@ def opened(
     until: Lsn | None,
 ) -> Iterator[PostgresStream]:
     """Stream from `start`. Raises `SlotInUse`, `SlotLost`, `SlotGap` and `SourceRewound`."""
-    _wait_until_ready(settings, slot_name, publication, start)
+    _wait_until_ready(settings, slot_name, start)
+    with settings.connect() as ordinary:
+        publications = names(ordinary, publication)
     with settings.replicate() as connection:
-        _start(connection, slot_name, publication, start)
+        _start(connection, slot_name, publications, start)
         reader = Reader(connection, slot_name, drains=until is not None, idle=lambda: _is_idle(settings, slot_name))
         stream = PostgresStream(reader, Decoder(describe), start, until)
         stream.begin()
@@ -99,7 +102,7 @@ def opened(
             stream.end()
 
 
-def _wait_until_ready(settings: ConnectionSettings, name: str, publication: str, start: Lsn) -> None:
+def _wait_until_ready(settings: ConnectionSettings, name: str, start: Lsn) -> None:
     """Refuse a slot that cannot give what commits from `start` on; wait a little for one that is in use."""
     deadline = time.monotonic() + _PATIENCE
     with settings.connect() as connection:
@@ -131,17 +134,14 @@ def _wait_until_ready(settings: ConnectionSettings, name: str, publication: str,
                     "stop the other sync, or wait for it."
                 )
             time.sleep(0.1)
-        # From version 18 on, the server passes over a publication that is missing, and over all changes with it.
-        if connection.execute(query("publication"), {"publication": publication}).fetchone() is None:
-            raise SourceRefused(f"The publication {publication} is gone; run neon-lake sync, which creates it again.")
 
 
-def _start(connection: Connection, slot_name: str, publication: str, position: Lsn) -> None:
+def _start(connection: Connection, slot_name: str, publications: Sequence[str], position: Lsn) -> None:
     """Start streaming; another connection may still have taken the slot since it was seen free."""
     deadline = time.monotonic() + 1.0
     while True:
         try:
-            walsender.start(connection, slot_name, publication, position)
+            walsender.start(connection, slot_name, publications, position)
         except SlotInUse:
             if time.monotonic() > deadline:
                 raise

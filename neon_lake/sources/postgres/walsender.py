@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 import time
+from collections.abc import Sequence
 from typing import Final
 
 from psycopg import generators, pq, sql
@@ -23,10 +24,11 @@ _STATUS: Final = struct.Struct(">cqqqqB")
 _POSTGRES_EPOCH: Final = 946_684_800
 
 
-def start(walsender: Connection, slot: str, publication: str, position: Lsn) -> None:
+def start(walsender: Connection, slot: str, publications: Sequence[str], position: Lsn) -> None:
     """Begin streaming. Raises `SlotInUse`, `SlotLost` and `SourceRefused`."""
+    names = ",".join(sql.Identifier(name).as_string() for name in publications)
     statement = sql.SQL("START_REPLICATION SLOT {} LOGICAL {} (proto_version '1', publication_names {})").format(
-        sql.Identifier(slot), sql.SQL(str(position)), sql.Literal(sql.Identifier(publication).as_string())
+        sql.Identifier(slot), sql.SQL(str(position)), sql.Literal(names)
     )
     pgconn = walsender.pgconn
     pgconn.send_query(statement.as_bytes(walsender))
