@@ -83,7 +83,9 @@ def test_numerics_land_as_they_are_asked_for(lab: Lab) -> None:
     sync(lab)
     fill(lab, 10)
     lab.database.execute("UPDATE items SET exact = 7 WHERE id = 13")
-    sync(lab)
+    (followed,) = lab.replication.sync().tables.values()
+    assert (followed.snapshot_rows, followed.counts.inserts, followed.counts.updates) == (None, 5, 1)
+    assert lab.replication.verify(deep=True).ok
     expected = [held | {"rescued": rescued} for held, rescued in zip(HELD, RESCUED, strict=True)]
     assert repr(shown(lab, 0)) == repr(expected)
     expected[3]["exact"] = "7.00"
