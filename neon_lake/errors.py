@@ -119,6 +119,10 @@ class LogDamaged(StagingError):
     exit_code = 2
 
 
+class ChainDamaged(LogDamaged):
+    """A manifest of the chain is missing, cut or altered: it is no one table's, and stops all."""
+
+
 class LogConflict(StagingError):
     """Another capture published the same stretch of the log first."""
 

@@ -18,7 +18,7 @@ from neon_lake.apply.plan import target_schema
 from neon_lake.change import COMMITTED_AT, Lsn
 from neon_lake.config import Table, WriteMode
 from neon_lake.destinations.base import Target
-from neon_lake.errors import DestinationError, ResyncNeeded
+from neon_lake.errors import ChainDamaged, DestinationError, ResyncNeeded
 from neon_lake.failpoints import failpoint
 from neon_lake.lifecycle import Event as Happening
 from neon_lake.lifecycle import Mark, State, after, event_of, sentence, state_of
@@ -47,6 +47,8 @@ def apply(parts: Parts, relations: Sequence[Relation], until: Lsn | None = None)
 def apply_table(parts: Parts, relation: Relation, settings: Table, mark: Mark | None, until: Lsn | None) -> TableResult:
     """Apply to one table what is staged for it. What goes wrong is in the result, and marked if it will stay wrong.
 
+    Raises only `ChainDamaged`, which is about all tables.
+
     `relation` is the table as the source has it now.
     """
     name = relation.table
@@ -73,6 +75,8 @@ def apply_table(parts: Parts, relation: Relation, settings: Table, mark: Mark | 
         check_imprint(target, relation)
         result, target = _carry_on(parts, target, settings, result, until)
         return replace(result, version=follow(parts, target, relation, settings).version)
+    except ChainDamaged:
+        raise
     except Exception as exc:  # noqa: BLE001 - one table's fault must not stop the others; it is told and shown
         return failed(parts, result, exc)
 

@@ -12,7 +12,7 @@ from typing import Final
 import pyarrow as pa
 
 from neon_lake.change import NO_TRANSACTIONS, Lsn, Transactions
-from neon_lake.errors import LogConflict, LogDamaged, StagingForeign
+from neon_lake.errors import ChainDamaged, LogConflict, LogDamaged, StagingForeign
 from neon_lake.failpoints import failpoint
 from neon_lake.lifecycle import Mark, State
 from neon_lake.schema import Relation, TableName
@@ -145,7 +145,10 @@ class ChangeLog:
                 raise _Cut(f"The manifest {path} expired while the log was read; run this again.") from None
             manifest = Manifest.from_bytes(data, path)
             if _name(manifest.start) != name:
-                raise LogDamaged(f"The manifest {path} is of another stretch ({manifest.start}); restore the file.")
+                raise ChainDamaged(
+                    f"The manifest {path} is of another stretch ({manifest.start}); restore the file, or give the "
+                    "pipeline a new staging.path and run neon-lake resync --all."
+                )
             self._read[path] = manifest
         return self._read[path]
 

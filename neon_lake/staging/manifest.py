@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Self
 
 from neon_lake.change import NO_TRANSACTIONS, Lsn, Transactions
-from neon_lake.errors import LogDamaged
+from neon_lake.errors import ChainDamaged
 from neon_lake.schema import Relation, TableName
 from neon_lake.staging.seal import opened, sealed
 from neon_lake.staging.segment import Counts, Segment
@@ -79,11 +79,12 @@ class Manifest:
 
     @classmethod
     def from_bytes(cls, data: bytes, path: str) -> Self:
-        """The inverse of `to_bytes`. Raises `LogDamaged` with the path when the document is not what was stored."""
+        """The inverse of `to_bytes`. Raises `ChainDamaged` with the path when the document is not what was stored."""
         body = opened(
             data,
             what=f"manifest {path}",
             remedy="restore the file, or give the pipeline a new staging.path and run neon-lake resync --all",
+            of_chain=True,
         )
         t = body["transactions"]
         return cls(
@@ -148,10 +149,10 @@ class SnapshotManifest:
 
 
 def check_chain(manifests: Sequence[Manifest]) -> None:
-    """Raise `LogDamaged` unless each manifest starts where the one before it ends."""
+    """Raise `ChainDamaged` unless each manifest starts where the one before it ends."""
     for before, behind in pairwise(manifests):
         if before.end != behind.start:
-            raise LogDamaged(
+            raise ChainDamaged(
                 f"The log has no manifest from {before.end} to {behind.start}; "
                 f"restore the file manifests/{before.end.hex}.json, or give the pipeline a new staging.path and run "
                 "neon-lake resync --all."

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from neon_lake.errors import LogDamaged
+from neon_lake.errors import ChainDamaged, LogDamaged
 
 FORMAT: Final = 1
 
@@ -19,10 +19,11 @@ def sealed(body: Mapping[str, Any]) -> bytes:
     return f'{{"format": {FORMAT}, "sha256": "{seal}", "body":\n{text}\n}}\n'.encode()
 
 
-def opened(data: bytes, *, what: str, remedy: str) -> dict[str, Any]:
+def opened(data: bytes, *, what: str, remedy: str, of_chain: bool = False) -> dict[str, Any]:
     """The body of a sealed document. The seal is over the body's text as it is stored.
 
-    Raises `LogDamaged` when the seal does not fit: the sentence names `what` it is, and ends with the `remedy`.
+    Raises `LogDamaged`, or `ChainDamaged` for what is `of_chain`, when the seal does not fit: the sentence names `what`
+    it is, and ends with the `remedy`.
     """
     head, _, rest = data.partition(b"\n")
     text, _, _ = rest.rpartition(b"\n}\n")
@@ -31,6 +32,7 @@ def opened(data: bytes, *, what: str, remedy: str) -> dict[str, Any]:
         not data.endswith(b"\n}\n")
         or head.decode(errors="replace") != f'{{"format": {FORMAT}, "sha256": "{seal}", "body":'
     ):
-        raise LogDamaged(f"The {what} is damaged (its checksum does not fit); {remedy}.")
+        error = ChainDamaged if of_chain else LogDamaged
+        raise error(f"The {what} is damaged (its checksum does not fit); {remedy}.")
     body: dict[str, Any] = json.loads(text)
     return body
