@@ -82,7 +82,7 @@ def test_it_is_told_by_every_command_and_mended_by_resync(
     for command, code in (("sync", 2), ("status", 1), ("check", 2), ("verify", 2)):
         ended = run(stopped, command, "--json")
         assert ended.returncode == code, ended.said
-        told, _ = json.JSONDecoder().raw_decode(ended.said)
+        told = json.loads(ended.document)
         if command == "status":
             found = told["slot"]["problem"]
         elif command == "check":

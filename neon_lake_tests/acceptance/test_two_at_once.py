@@ -57,7 +57,7 @@ def assert_well(ended: Ended) -> None:
     """It did its work, or was told to try again; no table is parked."""
     if ended.returncode == 0:
         return
-    told, _ = json.JSONDecoder().raw_decode(ended.said)
+    told = json.loads(ended.document)
     if "error" in told:
         kind = getattr(errors, told["kind"].lstrip("_"), errors.LogConflict)
         assert kind.transient, ended.said

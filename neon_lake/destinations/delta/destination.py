@@ -7,7 +7,9 @@ Source: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#transaction-id
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +37,22 @@ SELECT coalesce(sum(CASE {OP} WHEN '{READ}' THEN 1 WHEN '{INSERT}' THEN 1 WHEN '
  WHERE at IS NULL OR {LSN} > at OR ({LSN} = at AND {SEQUENCE} > place)
 """  # noqa: S608 - names of our own columns alone
 """What the changes in a table come to, after the last TRUNCATE."""
+
+_UNAVAILABLE: Final = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.EROFS,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EIO,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ESTALE,
+    }
+)
+"""Errors of the file system that are not about one table."""
 
 
 class DeltaDestination:
@@ -215,17 +233,31 @@ class DeltaDestination:
     def _translated(self, table: TableName) -> Iterator[None]:
         try:
             yield
-        except CommitFailedError as exc:
-            raise DestinationConflict(
-                f"Another writer committed to {self.path(table)} at the same time; nothing was written; run this again."
-            ) from exc
-        except OSError as exc:
-            raise DestinationUnavailable(
-                f"The Delta table {self.path(table)} cannot be used ({exc.strerror or exc}); "
-                "make it readable and writable for this user, or make room."
-            ) from exc
-        except DeltaError as exc:
-            raise DestinationError(f"The Delta table {self.path(table)} cannot be used: {exc}") from exc
+        except (OSError, DeltaError) as exc:
+            if trouble := _trouble(exc):
+                raise DestinationUnavailable(
+                    f"The Delta table {self.path(table)} cannot be used ({trouble}); "
+                    "make it readable and writable for this user, or make room."
+                ) from exc
+            if isinstance(exc, CommitFailedError):
+                raise DestinationConflict(
+                    f"Another writer committed to {self.path(table)} at the same time; nothing was written; "
+                    "run this again."
+                ) from exc
+            said = " ".join(str(exc).split())
+            raise DestinationError(f"The Delta table {self.path(table)} cannot be used: {said}") from exc
+
+
+def _trouble(exc: Exception) -> str | None:
+    """What the file system says, when it is about all of its files; delta-rs has its number only in the text."""
+    if isinstance(exc, OSError) and exc.errno:
+        return exc.strerror
+    found = re.search(r"os error (\d+)|code: (\d+)", str(exc))
+    number = int(found[1] or found[2]) if found else 0
+    if number in _UNAVAILABLE:
+        return os.strerror(number)
+    # a file of the table that is gone is the table's own fault; any other word of the system's is not
+    return " ".join(str(exc).split()) if isinstance(exc, OSError) and number != errno.ENOENT else None
 
 
 def _with_keys(rows: pa.Table, keys: pa.Table) -> pa.Table:
