@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,31 @@ def test_names_are_those_of_one_folder_in_order(storage: Storage) -> None:
     with storage.sink("a/unfinished"):
         assert [n for n in storage.names("a") if n != "b"] == ["10.json", "2.json"]
     assert storage.names("none") == []
+
+
+def test_what_a_dead_writer_left_is_swept_when_it_is_old(storage: Storage) -> None:
+    storage.create("a/whole", b"1")
+    with storage.sink("a/x") as file:
+        file.write(b"half")
+        assert storage.sweep(datetime.now(UTC) - timedelta(hours=1)) == 0, "somebody may still be writing it"
+    unfinished = storage.sink("a/y")
+    unfinished.__enter__()
+    assert storage.sweep(datetime.now(UTC) + timedelta(hours=1)) == 1
+    assert storage.sweep(datetime.now(UTC) + timedelta(hours=1)) == 0
+    assert [e.path for e in storage.list("")] == ["a/whole", "a/x"]
+    with pytest.raises(StagingUnavailable):
+        unfinished.__exit__(None, None, None)
+
+
+def test_folders_may_come_and_go_under_many_writers(storage: Storage) -> None:
+    def put_and_remove(n: int) -> None:
+        for _ in range(50):
+            storage.replace(f"a/b/{n}", b"1")
+            storage.delete([f"a/b/{n}"])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(put_and_remove, range(4)))
+    assert list(storage.list("")) == []
 
 
 def test_deleting_is_idempotent(storage: Storage) -> None:
