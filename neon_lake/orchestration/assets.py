@@ -34,7 +34,7 @@ def lake_assets(
     @dg.multi_asset(
         name=names.op,
         specs=[translator.asset_spec(relation) for relation in relations],
-        check_specs=[translator.check_spec(ROW_COUNT, relation) for relation in relations],
+        check_specs=translator.check_specs(ROW_COUNT, relations),
         can_subset=True,
         partitions_def=partitions(config.orchestration),
         backfill_policy=dg.BackfillPolicy.single_run(),

@@ -9,7 +9,7 @@ from neon_lake.orchestration.assets import lake_assets, source_assets
 from neon_lake.orchestration.checks import content_checks
 from neon_lake.orchestration.jobs import expire_job, resync_job, sync_selection, verify_selection
 from neon_lake.orchestration.known_tables import known_tables
-from neon_lake.orchestration.names import Names
+from neon_lake.orchestration.names import CONTENT, Names
 from neon_lake.orchestration.resources import PostgresResource, ReplicationResource
 from neon_lake.orchestration.schedules import schedules
 from neon_lake.orchestration.sensors import lag_sensor, waiting_sensor
@@ -50,7 +50,7 @@ def build_definitions(
         )
     return dg.Definitions(
         assets=[lake_assets(config, relations, shown, names), *source_assets(relations, shown)],
-        asset_checks=[content_checks(config, relations, shown, names)],
+        asset_checks=[content_checks(config, relations, shown, names)] if shown.check_specs(CONTENT, relations) else [],
         jobs=[
             dg.define_asset_job(
                 names.sync,

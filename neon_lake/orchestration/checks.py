@@ -28,7 +28,7 @@ def content_checks(
 
     @dg.multi_asset_check(
         name=names.content_op,
-        specs=[translator.check_spec(CONTENT, relation) for relation in relations],
+        specs=translator.check_specs(CONTENT, relations),
         can_subset=True,
         pool=names.pool,
         required_resource_keys=names.resources,

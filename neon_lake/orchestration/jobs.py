@@ -20,14 +20,14 @@ from neon_lake.schema import Relation, TableName
 def sync_selection(relations: Sequence[Relation], translator: Translator) -> dg.AssetSelection:
     """Every table and its row count; contents are compared on demand only."""
     keys = [translator.asset_key(relation.table) for relation in relations]
-    counts = dg.AssetSelection.checks(*(dg.AssetCheckKey(key, ROW_COUNT) for key in keys))
+    counts = dg.AssetSelection.checks(*(spec.key for spec in translator.check_specs(ROW_COUNT, relations)))
     return dg.AssetSelection.assets(*keys).without_checks() | counts
 
 
 def verify_selection(relations: Sequence[Relation], translator: Translator) -> dg.AssetSelection:
     """Every check of every table, row counts of large ones included."""
-    keys = [translator.asset_key(relation.table) for relation in relations]
-    return dg.AssetSelection.checks(*(dg.AssetCheckKey(key, name) for key in keys for name in (ROW_COUNT, CONTENT)))
+    specs = [spec for name in (ROW_COUNT, CONTENT) for spec in translator.check_specs(name, relations)]
+    return dg.AssetSelection.checks(*(spec.key for spec in specs))
 
 
 class ResyncConfig(dg.Config):

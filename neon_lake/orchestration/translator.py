@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -10,8 +10,8 @@ import dagster as dg
 import pyarrow as pa
 
 from neon_lake.apply.plan import target_schema
-from neon_lake.change import COMMITTED_AT, DELETED_AT, LSN, ROW_ID
-from neon_lake.config import Deletes, Pipeline
+from neon_lake.change import COMMITTED_AT, DELETED_AT, LSN, OP, ROW_ID, SEQUENCE
+from neon_lake.config import Pipeline, Table, WriteMode
 from neon_lake.orchestration.names import CONTENT, ROW_COUNT
 from neon_lake.schema import KEY, RESCUED, Relation, TableName
 
@@ -19,6 +19,8 @@ _OWN_COLUMNS: Mapping[str, str] = {
     RESCUED: "What the typed columns cannot hold, as a JSON object of column and Postgres' text.",
     ROW_ID: "What rows of the same content share: their table has no key.",
     LSN: "Position in the source's write-ahead log of the commit that the row is from.",
+    OP: "What was done: I, U, D, T for TRUNCATE, or R for a row that a snapshot read.",
+    SEQUENCE: "The place of the change in its transaction.",
     COMMITTED_AT: "When that transaction was committed at the source.",
     DELETED_AT: "When the row was deleted at the source; null while it is there.",
 }
@@ -99,6 +101,20 @@ class Translator:
         }
         return dg.AssetCheckSpec(name, asset=self.asset_key(relation.table), description=description[name])
 
+    def check_specs(self, name: str, relations: Sequence[Relation]) -> list[dg.AssetCheckSpec]:
+        """The check `name` of the tables that have it."""
+        return [self.check_spec(name, relation) for relation in relations if name in self.checks(relation)]
+
+    def checks(self, relation: Relation) -> tuple[str, ...]:
+        """The names of a table's checks.
+
+        What changes come to can be counted only, and where not all of them are sent, nothing can be compared.
+        """
+        if relation.columns and relation.inserts_only:
+            return ()
+        line = self.config.table(relation.table)
+        return (ROW_COUNT,) if line and line.mode is WriteMode.APPEND else (ROW_COUNT, CONTENT)
+
     def metadata(self, relation: Relation) -> dict[str, Any]:
         """What is known of the table in the lake before anything runs."""
         path = f"{self.config.destination.path.rstrip('/')}/{relation.table.path}"
@@ -114,6 +130,7 @@ class Translator:
     def columns(self, relation: Relation) -> dg.TableSchema:
         """The columns of the table in the lake."""
         sources = {column.name: column for column in relation.columns}
+        line = self.config.table(relation.table) or Table(name=str(relation.table))
         return dg.TableSchema(
             columns=[
                 dg.TableColumn(
@@ -122,7 +139,7 @@ class Translator:
                     description=_OWN_COLUMNS.get(field.name) or f"{sources[field.name].type} at the source",
                     constraints=_key_constraint(key=bool(field.metadata and KEY in field.metadata), nullable=True),
                 )
-                for field in target_schema(relation, self.deletes(relation.table))
+                for field in target_schema(relation, line.deletes, mode=line.mode)
             ]
         )
 
@@ -135,11 +152,6 @@ class Translator:
                 for column in relation.columns
             }
         )
-
-    def deletes(self, table: TableName) -> Deletes:
-        """What the pipeline file says of the table's deletes."""
-        line = self.config.table(table)
-        return line.deletes if line else Deletes.HARD
 
 
 def source_columns(relation: Relation) -> dg.TableSchema:

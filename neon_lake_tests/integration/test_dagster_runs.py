@@ -113,3 +113,20 @@ def test_a_table_that_comes_later_is_brought_along_by_a_run_of_all(dagster: Dags
     assert ran.ok
     assert ran.materialized["later", this_hour()]["snapshot_rows"] == 2
     assert ("later", ROW_COUNT) not in ran.checks
+
+
+def test_tables_that_have_every_change_as_a_row_are_counted_only(dagster: Dagster) -> None:
+    lines = ("public.users", "{name: public.orders, mode: append}", "{name: public.notes, mode: append}")
+    lab = replace(dagster.lab, tables=lines)
+    lab.database.execute("CREATE TABLE notes (text text); INSERT INTO notes VALUES ('one')")
+    appending = replace(dagster, lab=lab, definitions=build_definitions(lab.file))
+    ran = appending.sync()
+    assert ran.ok
+    assert set(ran.checks) == {("users", ROW_COUNT), ("orders", ROW_COUNT)}
+    lab.database.execute("DELETE FROM orders WHERE id <= 10; UPDATE notes SET text = 'two'")
+    ran = appending.run("verify")
+    assert ran.ok
+    assert set(ran.checks) == {("users", ROW_COUNT), ("orders", ROW_COUNT), ("users", CONTENT)}
+    assert all(check.passed for check in ran.checks.values())
+    assert ran.checks["orders", ROW_COUNT].metadata["lake_rows"].value == 290
+    assert lab.delta("public.notes").to_pyarrow_table()["_op"].to_pylist() == ["R"]

@@ -65,6 +65,24 @@ def test_a_pipeline_has_its_assets_checks_jobs_sensor_and_schedules(tmp_path: Pa
     assert isinstance(graph.get(asset).partitions_def, dg.HourlyPartitionsDefinition)
 
 
+@pytest.mark.parametrize("modes", [{"users", "events", "notes"}, {"events", "notes"}, {"notes"}])
+def test_a_table_has_the_checks_that_can_be_made_of_it(tmp_path: Path, modes: set[str]) -> None:
+    mirrored, counted = USERS, replace(USERS, table=TableName("public", "events"))
+    unkeyed = tuple(replace(column, key=False) for column in USERS.columns)
+    known = (mirrored, counted, replace(USERS, table=TableName("public", "notes"), columns=unkeyed))
+    remember(tmp_path, *(relation for relation in known if relation.table.name in modes))
+    tables = "['public.*', {name: public.event*, mode: append}, {name: public.note*, mode: append}]"
+    definitions = build_definitions(pipeline_file(tmp_path, tables))
+    wanted = {"users": {"row_count_parity", "content_parity"}, "events": {"row_count_parity"}, "notes": set()}
+    found: dict[str, set[str]] = {name: set() for name in modes}
+    for key in definitions.resolve_asset_graph().asset_check_keys:
+        found[key.asset_key.path[-1]].add(key.name)
+    assert found == {name: wanted[name] for name in modes}
+    jobs = set(definitions.get_repository_def().job_names)
+    assert {"sync", "resync", "expire"} <= jobs
+    assert "verify" in jobs
+
+
 def test_all_steps_that_touch_the_slot_share_one_pool(tmp_path: Path) -> None:
     repository = build_definitions(pipeline_file(tmp_path)).get_repository_def()
     for name in ("sync", "resync", "verify", "expire"):

@@ -85,6 +85,15 @@ def test_soft_deletes_show_their_column() -> None:
     assert schema.columns[-1].name == "_deleted_at"
 
 
+def test_with_every_change_as_a_row_its_place_is_shown() -> None:
+    schema = (
+        Translator(config(tables="{name: public.*, mode: append}")).asset_spec(ORDERS).metadata["dagster/column_schema"]
+    )
+    assert [column.name for column in schema.columns[-5:]] == ["_rescued_data", "_op", "_lsn", "_seq", "_committed_at"]
+    assert all(column.description for column in schema.columns)
+    assert not any(column.constraints.other for column in schema.columns)
+
+
 def test_each_column_is_from_the_column_of_the_same_name() -> None:
     translator = Translator(config())
     lineage = translator.asset_spec(ORDERS).metadata["dagster/column_lineage"]
