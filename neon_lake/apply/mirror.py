@@ -32,7 +32,7 @@ def mirror(
     that a change committed before then speaks of are in the plan.
     """
     events = events_of(relation, changes)
-    last, soft = events.last, deletes is Deletes.SOFT
+    last, soft, applied = events.last, deletes is Deletes.SOFT, not fresh
     fresh = fresh or events.truncated is not None
     # a key that begins in this batch and ends in it was never in the target
     known_absent = events.begins[events.first] & fresh
@@ -49,7 +49,7 @@ def mirror(
     else:
         puts = last[~events.ends[last]]
         ends = last[events.ends[last] & ~known_absent[events.key[last]]]
-    rows, incomplete = filled(events, puts, missing, lookup)
+    rows, incomplete = filled(events, puts, missing, lookup, applied=applied)
     if soft:
         gone = pa.array(events.ends[puts])
         rows = rows.append_column(DELETED_AT, pc.if_else(gone, rows[COMMITTED_AT], pa.scalar(None, TIMESTAMP)))

@@ -37,8 +37,13 @@ def unsent(events: Events) -> dict[str, Mask]:
     return result
 
 
-def filled(events: Events, chosen: Indices, unsent: dict[str, Mask], lookup: Lookup) -> tuple[pa.Table, Mask]:
+def filled(
+    events: Events, chosen: Indices, unsent: dict[str, Mask], lookup: Lookup, *, applied: bool = False
+) -> tuple[pa.Table, Mask]:
     """The rows of the chosen events with every unsent value filled in.
+
+    `applied` says that the target has the events already: then a value that none of them sent is in its row of the
+    chosen event's key, where the first of them took it, whatever key that had.
 
     Gives the rows, and which of them could not be completed because neither batch nor target has the value (possible
     only when the target lacks a row that it should have): those hold null there.
@@ -49,9 +54,12 @@ def filled(events: Events, chosen: Indices, unsent: dict[str, Mask], lookup: Loo
     if not wanted:
         return rows, incomplete
     origins = {name: _origins(events.previous, mask)[chosen] for name, mask in wanted.items()}
+    if applied:
+        origins = {name: np.where(origin < 0, ~chosen, origin) for name, origin in origins.items()}
     asked = np.unique(np.concatenate([~o[o < 0] for o in origins.values()]))
     keys = [column.name for column in events.relation.key]
-    found, place = _from_target(events, asked, keys, [*wanted, RESCUED], lookup)
+    before = asked if applied else _before(events, asked)
+    found, place = _from_target(events, before, keys, [*wanted, RESCUED], lookup)
     for name, origin in origins.items():
         outside = origin < 0
         at = np.where(outside, place[np.searchsorted(asked, np.where(outside, ~origin, 0))], -1) if len(asked) else None
@@ -81,18 +89,20 @@ def _origins(previous: Indices, mask: Mask) -> Indices:
     return np.where(mask[step], ~step, step)
 
 
+def _before(events: Events, asked: Indices) -> Indices:
+    """The events that have the keys which the target knows these by: a moved row has the key that it moved from."""
+    moved = events.begins[asked] & (asked > 0)
+    return np.where(moved, asked - 1, asked)
+
+
 def _from_target(
     events: Events, asked: Indices, keys: list[str], columns: list[str], lookup: Lookup
 ) -> tuple[pa.Table, Indices]:
-    """Rows of the target for the events in `asked`, and each event's place among them (-1: not there).
-
-    A moved row's target row has the key that it moved from: that of the event before it.
-    """
+    """Rows of the target with the keys of the events in `asked`, and each event's place among them (-1: not there)."""
     schema = pa.schema([events.rows.schema.field(name) for name in [*keys, *columns]])
     if not len(asked):
         return schema.empty_table(), np.empty(0, dtype=np.int64)
-    moved = events.begins[asked] & (asked > 0)
-    wanted = events.rows.select(keys).take(np.where(moved, asked - 1, asked))
+    wanted = events.rows.select(keys).take(asked)
     wanted = wanted.append_column("place", pa.array(np.arange(len(asked))))
     distinct = wanted.group_by(keys).aggregate([])
     found = lookup(distinct, columns).select([*keys, *columns]).cast(schema)

@@ -68,9 +68,10 @@ def apply_snapshot(parts: Parts, manifest: SnapshotManifest, old: Target | None,
     relation = manifest.relation
     schema = target_schema(relation, settings.deletes, settings.exclude, settings.mode)
     if old and settings.mode is WriteMode.APPEND and OP in old.schema.names:
-        return _noted(parts, _append_snapshot(parts, manifest, old, schema), relation, settings)
+        return _noted(parts, _append_snapshot(parts, manifest, old, _as_noted(old, schema)), relation, settings)
     keeps = old and settings.deletes is Deletes.SOFT and DELETED_AT in old.schema.names and not _obstacle(old, relation)
     if old and keeps and (old.watermark or 0) <= manifest.lsn:
+        schema = _as_noted(old, schema)
         plan = MergePlan(
             rows=pa.Table.from_batches(_rows(parts, manifest, schema), schema),
             deletes=schema.empty_table().select([column.name for column in relation.key]),
@@ -90,11 +91,14 @@ def _append_snapshot(parts: Parts, manifest: SnapshotManifest, old: Target, sche
             f"Delta table away, so that a new one is begun, and run neon-lake resync {old.table}."
         )
     emptied = {OP: TRUNCATE, LSN: int(manifest.lsn), SEQUENCE: -1, COMMITTED_AT: manifest.taken_at}
-    # what the column notes of the table is brought up to date afterwards
-    schema = schema.set(schema.get_field_index(LSN), old.schema.field(LSN))
     first = pa.RecordBatch.from_pylist([emptied], schema)
     rows = chain([first], _rows(parts, manifest, schema))
     return parts.destination.replace(old.table, old, schema, rows, manifest.lsn, keep=True)
+
+
+def _as_noted(old: Target, schema: pa.Schema) -> pa.Schema:
+    """The schema with what the target notes now: a table that keeps its rows is brought up to date afterwards."""
+    return schema.set(schema.get_field_index(LSN), old.schema.field(LSN))
 
 
 def _noted(parts: Parts, target: Target, relation: Relation, settings: Table) -> Target:

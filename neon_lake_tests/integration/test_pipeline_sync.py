@@ -130,6 +130,22 @@ def test_with_soft_deletes_too_it_is_read_again_once(database_lab: Lab) -> None:
 # --- soft deletes
 
 
+def test_a_resync_that_brings_a_column_keeps_deleted_rows(lab: Lab) -> None:
+    soft = replace(lab, tables=("{name: 'public.*', deletes: soft}",))
+    soft.database.execute("CREATE TABLE a (id int PRIMARY KEY, v text); INSERT INTO a VALUES (1, 'a'), (2, 'b')")
+    soft.replication.sync()
+    soft.database.execute("DELETE FROM a WHERE id = 1; ALTER TABLE a ADD w text; INSERT INTO a VALUES (3, 'c', 'w')")
+    assert soft.replication.resync(()).ok
+    assert {(row["id"], row["w"], row["_deleted_at"] is None) for row in soft.lake("public.a")} == {
+        (1, None, False),
+        (2, None, True),
+        (3, "w", True),
+    }
+    version = soft.delta("public.a").version()
+    assert soft.replication.sync().ok
+    assert soft.delta("public.a").version() == version
+
+
 def test_soft_deletes_keep_rows(lab: Lab) -> None:
     soft = replace(lab, tables=("{name: 'public.*', deletes: soft}",))
     soft.database.execute(

@@ -121,6 +121,31 @@ KINDS: Final[Mapping[str, Kind]] = {
         sql="text[]", draw=_of("ARRAY['x', NULL, '', 'y\"z\\', ' {,} ']", "'{}'", "ARRAY['null', 'NULL', 'ü']")
     ),
     "range": Kind(sql="int4range", draw=_of("'[1,5)'", "'empty'", "'(,7)'")),
+    "ranges": Kind(sql="nummultirange", draw=_of("'{}'", "'{[1.50,2],(3,)}'", "'{(,-1)}'")),
+    "days": Kind(
+        sql="date[]",
+        draw=_of("'{}'", "'{2026-01-01,NULL}'", "'{infinity}'", "'{{2026-01-01}}'", "'{\"0044-03-15 BC\"}'"),
+    ),
+    "moments": Kind(sql="timestamptz[]", draw=_of("'{\"2026-01-01 00:00+02\"}'", "'{NULL,-infinity}'", "'{}'")),
+    "ratios": Kind(sql="float8[]", draw=_of("'{NaN,-0,Infinity,0.1}'", "'{5e-324,NULL}'", "'{}'")),
+    "amounts": Kind(sql="numeric(8,2)[]", draw=_of("'{1.5,NULL}'", "'{NaN}'", "'{-0.01}'")),
+    "flags": Kind(sql="boolean[]", draw=_of("'{t,f,NULL}'", "'{}'")),
+    "blobs": Kind(
+        sql="bytea[]",
+        draw=lambda rng: f"ARRAY[decode(repeat('00ff5c', {rng.choice((0, 1, 3000))}), 'hex'), NULL]",
+        external=True,
+    ),
+    "spans": Kind(sql="int4range[]", draw=_of("'{\"[1,5)\",empty,NULL}'", "'{}'")),
+    "boxes": Kind(sql="box[]", draw=_of("'{(1,1),(0,0);(2,2),(0,0.1)}'", "'{NULL}'")),
+    "shape": Kind(sql="circle", draw=_of("'<(0.1,0),2>'", "'<(Infinity,-0),0>'")),
+    "bits": Kind(sql="varbit", draw=_of("B''", "B'10100'")),
+    "words found": Kind(sql="tsvector", draw=_of("'a:1 b:2A'", "''", "$$'it''s'$$")),
+    "money": Kind(sql="money", draw=_of("-1234.5", "0")),
+    "object": Kind(sql="regclass", draw=_of("'pg_catalog.pg_class'", "'-'")),
+    "numbers apart": Kind(sql="oidvector", draw=_of("''", "'1 2 4294967295'")),
+    "any plane": Kind(
+        sql="text", draw=_of(*(quoted(chr(c)) for c in (0xFFFD, 0xE000, 0x5D0, 0x301, 0x20000, 0x10FFFF)))
+    ),
     "address": Kind(sql="inet", draw=_of("'10.0.0.1'", "'10.0.0.0/8'", "'::1'")),
 }
 

@@ -158,6 +158,22 @@ def test_a_replay_mends_every_key_that_it_speaks_of_and_harms_none(steps: list[A
     assert target.rows == whole
 
 
+@pytest.mark.parametrize("deletes", Deletes)
+def test_a_replay_finds_unsent_values_where_rows_have_moved_to(deletes: Deletes) -> None:
+    source, target = Source(), Target()
+    for number in (1, 2):
+        source.do(("insert", (number, "x"), (0, ""), number, (False, False)))
+    swap = [((1, "x"), (3, "x")), ((2, "x"), (1, "x")), ((3, "x"), (2, "x"))]
+    for key, to in swap:
+        source.do(("move", key, to, 5, (True, True)))
+    target.obey(mirror(RELATION, changes_of(source.log), target.lookup, deletes=Deletes.HARD))
+    target.rows[3, "x"] = target.rows[2, "x"] | {"a": 3}
+    plan = mirror(RELATION, changes_of(source.log[2:]), target.lookup, deletes=deletes, fresh=False)
+    found = {row["a"]: row["doc"] for row in plan.rows.to_pylist()}
+    assert (found[1], found[2]) == ("d2", "d1")
+    assert plan.incomplete == 0
+
+
 def test_soft_deletes_keep_the_row_and_say_when_it_went() -> None:
     source, target = Source(), Target()
     source.do(("insert", (1, "x"), (1, "x"), 7, (False, False)))
