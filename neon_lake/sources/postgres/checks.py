@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from neon_lake.config import Table
-from neon_lake.errors import Finding, SourceError
+from neon_lake.errors import Finding, SourceError, listed
 from neon_lake.schema import Relation
 from neon_lake.sources.postgres import publication, selection, slot
+from neon_lake.sources.postgres.catalog import GENERATED_SINCE
 from neon_lake.sources.postgres.connection import Connection, ConnectionSettings
 from neon_lake.sources.postgres.queries import query
 
@@ -139,9 +140,11 @@ def _slot(name: str, lost: str | None, retained: int) -> Finding:
 
 def _table(connection: Connection, relation: Relation, health: _Health, *, is_published: bool) -> Finding:
     columns = [column.name for column in relation.columns]
-    row = connection.execute(query("rights"), {"table": relation.table.sql, "columns": columns}).fetchone()
+    generated = connection.info.server_version >= GENERATED_SINCE
+    arguments = {"table": relation.table.sql, "columns": columns, "generated": generated}
+    row = connection.execute(query("rights"), arguments).fetchone()
     assert row is not None
-    _, readable, owned, secured = row
+    _, readable, owned, secured, left_out = row
     problem = None
     if not readable:
         problem = f"The role {health.role} may not read {relation.table}; run GRANT SELECT ON {relation.table.sql}."
@@ -158,7 +161,10 @@ def _table(connection: Connection, relation: Relation, health: _Health, *, is_pu
     key = f"key ({', '.join(column.name for column in relation.key)})" if relation.key else "no key"
     if relation.inserts_only:
         key = "no key: only its inserts are sent"
-    return Finding(subject=str(relation.table), detail=f"{len(columns)} columns, {key}", problem=problem)
+    detail = f"{len(columns)} columns, {key}"
+    if left_out:
+        detail += f"; the server does not send generated columns, so {listed(left_out)} is left out"
+    return Finding(subject=str(relation.table), detail=detail, problem=problem)
 
 
 def _walsender(settings: ConnectionSettings) -> Finding:

@@ -252,6 +252,11 @@ SELECT c.oid,
        AND NOT EXISTS (SELECT FROM pg_catalog.unnest(%(columns)s::pg_catalog.text[]) AS w (name)
                         WHERE NOT pg_catalog.has_column_privilege(c.oid, w.name, 'SELECT')),
        pg_catalog.pg_has_role(CURRENT_USER, c.relowner, 'USAGE'),
-       pg_catalog.row_security_active(c.oid)
+       pg_catalog.row_security_active(c.oid),
+       ARRAY(SELECT a.attname::pg_catalog.text
+               FROM pg_catalog.pg_attribute AS a
+              WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+                AND a.attgenerated <> '' AND NOT (a.attgenerated = 's' AND %(generated)s)
+              ORDER BY a.attnum)
   FROM pg_catalog.pg_class AS c
  WHERE c.oid = %(table)s::pg_catalog.regclass;
