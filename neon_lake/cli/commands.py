@@ -15,6 +15,7 @@ from neon_lake.cli import views
 from neon_lake.config import config_path, load
 from neon_lake.errors import ConfigError, NeonLakeError
 from neon_lake.pipeline import Replication
+from neon_lake.pipeline.results import Synced
 from neon_lake.schema import TableName
 
 EXIT_FAILED = 1
@@ -90,6 +91,11 @@ class _Run:
         else:
             self.display.show(view())
 
+    def tell(self, result: Synced) -> int:
+        """What a micro-batch did; gives the exit code."""
+        self.print(result.to_json(), lambda: views.synced(result))
+        return 0 if result.ok else EXIT_FAILED
+
 
 @commands.command()
 @click.option("--ui", is_flag=True, help="Keep everything running, with the Dagster UI, until Ctrl-C.")
@@ -121,8 +127,7 @@ def sync(ctx: click.Context, tables: tuple[str, ...]) -> int:
     run = _Run(ctx)
     with run.display:
         result = run.open().sync(_names(tables))
-    run.print(result.to_json(), lambda: views.synced(result))
-    return 0 if result.ok else EXIT_FAILED
+    return run.tell(result)
 
 
 @commands.command()
@@ -160,8 +165,7 @@ def resync(ctx: click.Context, tables: tuple[str, ...], everything: bool) -> int
     run = _Run(ctx)
     with run.display:
         result = run.open().resync(_names(tables))
-    run.print(result.to_json(), lambda: views.synced(result))
-    return 0 if result.ok else EXIT_FAILED
+    return run.tell(result)
 
 
 @commands.command()

@@ -6,10 +6,10 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from neon_lake.demo.cluster import die_with
 from neon_lake.errors import NeonLakeError
@@ -22,7 +22,7 @@ class ChildDied(NeonLakeError):
     """A process that the demonstration needs has ended by itself."""
 
 
-class Child:
+class Child(AbstractContextManager["Child"]):
     """A running program. A context manager: it ends, with everything that it started, when the context does.
 
     Attributes:
@@ -75,9 +75,6 @@ class Child:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

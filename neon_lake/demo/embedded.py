@@ -13,6 +13,7 @@ import subprocess
 import time
 import weakref
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -35,7 +36,7 @@ _POLL_SECONDS = 0.01
 _PORT_ATTEMPTS = 5
 
 
-class EmbeddedPostgres:
+class EmbeddedPostgres(AbstractContextManager["EmbeddedPostgres"]):
     """A running server; `start` makes one. A context manager that stops it at the end.
 
     Attributes:
@@ -110,9 +111,6 @@ class EmbeddedPostgres:
         """
         self._halt(mode)
         self._cluster.remove()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
