@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from neon_lake.schema import RESCUED, Relation
+from neon_lake.schema import RESCUED, Relation, TableName
 
 
 class Lsn(int):
@@ -149,12 +149,14 @@ class Piece:
     """A stretch of the stream: changes, and where it ends when it ends at a commit.
 
     `committed` is a position that everything sent so far lies before and nothing sent later does, or None inside a
-    transaction. A piece may hold no changes: then it only moves `committed` on.
+    transaction. A piece may hold no changes: then it only moves `committed` on. `partitions`: tables, and oids of
+    partitions of theirs that rows come from which are new to the stream.
     """
 
     changes: tuple[ChangeBatch, ...] = ()
     committed: Lsn | None = None
     transactions: Transactions = NO_TRANSACTIONS
+    partitions: tuple[tuple[TableName, int], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

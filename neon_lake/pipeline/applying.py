@@ -22,7 +22,7 @@ from neon_lake.errors import ChainDamaged, DestinationError, ResyncNeeded
 from neon_lake.failpoints import failpoint
 from neon_lake.lifecycle import Event as Happening
 from neon_lake.lifecycle import Mark, State, after, event_of, sentence, state_of
-from neon_lake.pipeline.following import check_imprint, check_settings, follow, nothing
+from neon_lake.pipeline.following import check_imprint, check_partitions, check_settings, follow, nothing
 from neon_lake.pipeline.parts import Parts, Progress
 from neon_lake.pipeline.portions import behind, joined, portions
 from neon_lake.pipeline.results import TableResult
@@ -121,6 +121,8 @@ def _carry_on(
     hours: dict[datetime, Counts] = {}
     first = target.watermark
     chain = behind(parts, target)
+    assert result.relation is not None
+    check_partitions(result.relation, chain)
     if until is not None:
         chain = tuple(m for m in chain if m.start < until)
     end = max(first, min(chain[-1].end, until or chain[-1].end)) if chain else first

@@ -9,13 +9,13 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from neon_lake.change import NO_TRANSACTIONS, Lsn, Transactions
+from neon_lake.change import NO_TRANSACTIONS, Lsn
 from neon_lake.errors import SlotGap
 from neon_lake.pipeline.parts import Parts, Progress
 from neon_lake.pipeline.results import Captured
+from neon_lake.schema import TableName
 from neon_lake.sources.base import ChangeStream
 from neon_lake.staging.manifest import Manifest
-from neon_lake.staging.writer import SegmentWriter
 
 IDLE_BYTES: Final = 16 << 20
 IDLE_AGE: Final = timedelta(hours=1)
@@ -60,13 +60,14 @@ class _Pieces:
     def next_batch(self, head: Manifest) -> Manifest | None:
         """Read on, publish and confirm one batch behind `head`; None when the stream has ended."""
         limits, began = self._parts.config.limits, time.monotonic()
-        transactions, end = NO_TRANSACTIONS, head.end
+        transactions, end, partitions = NO_TRANSACTIONS, head.end, dict[tuple[TableName, int], None]()
         with self._parts.log.batch(head.end) as writer:
             for piece in self._pieces:
                 for batch in piece.changes:
                     writer.write_changes(batch)
                     self._rows += batch.rows.num_rows
                 transactions += piece.transactions
+                partitions |= dict.fromkeys(piece.partitions)
                 self._parts.progress(Progress(verb="capture", rows=self._rows))
                 if piece.committed is None:
                     continue
@@ -76,12 +77,14 @@ class _Pieces:
                     break
             if end == head.end or not (writer.bytes or _worth_it(head, end)):
                 return None
-            return self._publish(head, end, transactions, writer)
-
-    def _publish(self, head: Manifest, end: Lsn, transactions: Transactions, writer: SegmentWriter) -> Manifest:
-        manifest = self._parts.log.publish(
-            self._parts.owner, start=head.end, end=end, transactions=transactions, written=writer.finish()
-        )
+            manifest = self._parts.log.publish(
+                self._parts.owner,
+                start=head.end,
+                end=end,
+                transactions=transactions,
+                written=writer.finish(),
+                partitions=tuple(partitions),
+            )
         self._stream.confirm(end)
         return manifest
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,6 +16,7 @@ from neon_lake.errors import ResyncNeeded, TableRefused
 from neon_lake.imprint import Imprint
 from neon_lake.pipeline.parts import Parts
 from neon_lake.schema import EXCLUDED, IMPRINT, KEY, Relation, difference
+from neon_lake.staging.manifest import Manifest
 
 
 def check_settings(target: Target, settings: Table) -> None:
@@ -43,6 +45,19 @@ def check_imprint(target: Target, relation: Relation) -> None:
     old = _imprint(target)
     if old and relation.imprint and (unseen := relation.imprint.unseen(old)):
         raise ResyncNeeded(f"Rows of {target.table} changed without being sent: {unseen}.")
+
+
+def check_partitions(relation: Relation, chain: Sequence[Manifest]) -> None:
+    """Raise `ResyncNeeded` when rows came from a partition that the table has no longer.
+
+    It may be younger than the target's imprint, and no row of it was deleted when it went.
+    """
+    if relation.imprint is None:
+        return
+    present = {int(oid.partition("/")[0]) for oid in relation.imprint.files}
+    seen = {oid for manifest in chain for table, oid in manifest.partitions if table == relation.table}
+    if seen - present:
+        raise ResyncNeeded(f"Rows of {relation.table} went without being sent: a partition was detached or dropped.")
 
 
 def _imprint(target: Target) -> Imprint | None:

@@ -100,6 +100,7 @@ class ChangeLog:
         end: Lsn,
         transactions: Transactions = NO_TRANSACTIONS,
         written: tuple[tuple[Relation, ...], tuple[Segment, ...]] = ((), ()),
+        partitions: tuple[tuple[TableName, int], ...] = (),
         gap: str | None = None,
     ) -> Manifest:
         """Extend the log from its checkpoint `start` to `end`, in one atomic step.
@@ -114,6 +115,7 @@ class ChangeLog:
             transactions=transactions,
             relations=written[0],
             segments=written[1],
+            partitions=partitions,
             gap=gap,
         )
         failpoint("capture.segments-written")

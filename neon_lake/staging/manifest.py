@@ -32,6 +32,7 @@ class Owner:
 class Manifest:
     """A stretch of the log, [start, end): a batch of changes, an idle stretch (no segments), or a gap.
 
+    `partitions` are oids of partitions whose rows are in it, each with its table, as they first came in a stream.
     `gap` is the reason why changes of this stretch were not captured; no table may be carried across it.
     """
 
@@ -42,6 +43,7 @@ class Manifest:
     transactions: Transactions = NO_TRANSACTIONS
     relations: tuple[Relation, ...] = ()
     segments: tuple[Segment, ...] = ()
+    partitions: tuple[tuple[TableName, int], ...] = ()
     gap: str | None = None
 
     def of(self, table: TableName) -> tuple[Segment, ...]:
@@ -73,6 +75,7 @@ class Manifest:
                 },
                 "relations": [relation.to_json() for relation in self.relations],
                 "segments": [segment.to_json() for segment in self.segments],
+                "partitions": [{"schema": t.schema, "name": t.name, "oid": oid} for t, oid in self.partitions],
                 "gap": self.gap,
             }
         )
@@ -100,6 +103,7 @@ class Manifest:
             ),
             relations=tuple(Relation.from_json(r) for r in body["relations"]),
             segments=tuple(Segment.from_json(s) for s in body["segments"]),
+            partitions=tuple((TableName(p["schema"], p["name"]), p["oid"]) for p in body["partitions"]),
             gap=body["gap"],
         )
 

@@ -252,6 +252,24 @@ CASES: dict[str, Ddl] = {
         ddl="CREATE TABLE t_3 PARTITION OF t FOR VALUES FROM (30) TO (40); INSERT INTO t VALUES (33, 3); TRUNCATE t_3",
         answer=Answer.ANEW,
     ),
+    "drop a new partition": Ddl(
+        setup=PARTS,
+        ddl="CREATE TABLE t_3 PARTITION OF t FOR VALUES FROM (30) TO (40); INSERT INTO t VALUES (33, 3); DROP TABLE t_3",
+        answer=Answer.ANEW,
+    ),
+    "drop a new partition of a new partition": Ddl(
+        setup=PARTS,
+        ddl="CREATE TABLE t_3 PARTITION OF t FOR VALUES FROM (30) TO (40) PARTITION BY RANGE (id);"
+        "CREATE TABLE t_3a PARTITION OF t_3 DEFAULT; INSERT INTO t VALUES (33, 3); DROP TABLE t_3a",
+        answer=Answer.ANEW,
+    ),
+    "detach a new partition": Ddl(
+        setup=PARTS,
+        ddl="BEGIN; CREATE TABLE t_3 PARTITION OF t FOR VALUES FROM (30) TO (40); INSERT INTO t VALUES (33, 3);"
+        "ALTER TABLE t DETACH PARTITION t_3; COMMIT",
+        answer=Answer.ANEW,
+        tables=("public.t", "public.other", "public.t_3"),
+    ),
     "truncate a partitioned table": Ddl(
         setup=PARTS,
         ddl="BEGIN; UPDATE t SET n = 0; TRUNCATE t; INSERT INTO t VALUES (3, 3), (8, 8); COMMIT",

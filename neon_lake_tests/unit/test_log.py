@@ -54,7 +54,14 @@ def extend(log: ChangeLog, start: int, end: int, *batches: ChangeBatch) -> Manif
         for item in batches:
             writer.write_changes(item)
         written = writer.finish()
-        return log.publish(OWNER, start=Lsn(start), end=Lsn(end), transactions=Transactions(count=1), written=written)
+        return log.publish(
+            OWNER,
+            start=Lsn(start),
+            end=Lsn(end),
+            transactions=Transactions(count=1),
+            written=written,
+            partitions=((OTHER.table, 16384),),
+        )
 
 
 def test_a_new_log_has_no_head(log: ChangeLog) -> None:

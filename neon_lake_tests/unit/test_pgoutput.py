@@ -286,6 +286,17 @@ def test_a_relation_that_nobody_wants_counts_in_the_order_but_gives_no_rows() ->
     assert batch.rows.column("_seq").to_pylist() == [1]
 
 
+@pytest.mark.parametrize("cut", range(8))
+def test_a_partition_is_named_with_its_first_row(cut: int) -> None:
+    leaf = wire.relation(8, "public", "leaf", (("id", 23, True), ("v", 25, False)))
+    other = wire.relation(9, "public", "other", (("id", 23, True),))
+    rows = (wire.insert(7, ["1", "a"]), wire.insert(7, ["2", "b"]), other, wire.insert(9, ["3"]))
+    frames = one(leaf, *rows)
+    decoder = Decoder(wire.describe)
+    pieces = [*decoder.decode(frames[:cut]), *decoder.decode(frames[cut:])]
+    assert [pair for piece in pieces for pair in piece.partitions] == [(TableName("public", "t"), 8)]
+
+
 def test_a_truncate_of_several_tables_is_a_row_of_each() -> None:
     other = wire.relation(8, "public", "other", (("id", 23, True),))
     frames = one(other, wire.insert(7, ["1", "a"]), wire.truncate([7, 8]), wire.insert(7, ["2", "b"]))

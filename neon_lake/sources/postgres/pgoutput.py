@@ -9,7 +9,7 @@ Source: https://www.postgresql.org/docs/current/protocol-logicalrep-message-form
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypeAlias
 
@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from neon_lake.change import ChangeBatch, Lsn, Piece, Transactions
 from neon_lake.errors import ProtocolError
+from neon_lake.schema import TableName
 from neon_lake.sources.postgres.columns import PADDING, Mask, Positions, Wire
 from neon_lake.sources.postgres.messages import RelationMessage, parse_truncate
 from neon_lake.sources.postgres.rows import Heads, Layout, decode_rows, truncated
@@ -105,6 +106,7 @@ class Decoder:
         self._bodies: dict[int, bytes] = {}
         self._layouts: dict[int, Layout | None] = {}
         self._open: _Open | None = None
+        self._described: int | None = None
 
     def decode(self, frames: Sequence[bytes | memoryview], position: Lsn | None = None) -> list[Piece]:
         """Decode whole XLogData frames: one piece, or two when the last commit is not the last message.
@@ -117,7 +119,8 @@ class Decoder:
         try:
             messages = self._messages(frames)
             located = list(self._batches(messages))
-            return _split(messages, located, position if self._open is None else None)
+            first, *rest = _split(messages, located, position if self._open is None else None)
+            return [replace(first, partitions=self._partitions(messages)), *rest]
         except (pa.ArrowInvalid, IndexError, ValueError, OverflowError) as exc:
             raise ProtocolError("the replication stream is damaged") from exc
 
@@ -201,6 +204,25 @@ class Decoder:
                 changes.setdefault(oid, []).append((index, layout))
             self._bodies[oid], self._layouts[oid] = body, layout
         return changes
+
+    def _partitions(self, messages: _Messages) -> tuple[tuple[TableName, int], ...]:
+        """The partitions whose first row is here, and their tables.
+
+        The server describes a partition just before its first row, though that comes as a row of the table.
+        """
+        if self._described is None and not (messages.kinds == _R).any():
+            return ()
+        at = np.flatnonzero(_ROW[messages.kinds] | (messages.kinds == _R) | (messages.kinds == _T))
+        kinds, oids = messages.kinds[at], messages.wire.u4(messages.starts[at] + 1)
+        pairs = [(int(oids[k]), int(oids[k - 1])) for k in np.flatnonzero(kinds[:-1] == _R) + 1 if _ROW[kinds[k]]]
+        if self._described is not None and len(at):
+            if _ROW[kinds[0]]:
+                pairs.append((int(oids[0]), self._described))
+            self._described = None
+        if len(at) and kinds[-1] == _R:
+            self._described = int(oids[-1])
+        layouts = [(self._layouts.get(table), table, partition) for table, partition in pairs]
+        return tuple((of.relation.table, part) for of, table, part in layouts if of is not None and part != table)
 
 
 def _joined(frames: Sequence[bytes | memoryview]) -> tuple[Wire, Positions, Positions]:
