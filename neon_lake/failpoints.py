@@ -34,6 +34,7 @@ FAILPOINTS: Final = frozenset(
         "snapshot.published",
         # the lake
         "apply.before-commit",
+        "apply.table-unnamed",
         "apply.after-commit",
         "apply.watermark-alone",
         "apply.before-unmark",

@@ -84,7 +84,10 @@ class Destination(Protocol):
         ...
 
     def remove_old_files(self, target: Target) -> int:
-        """Delete the files that only versions older than the table's own retention need; gives how many."""
+        """Delete the files that only versions older than the table's own retention need; gives how many.
+
+        Those of runs that died while they made a table go too.
+        """
         ...
 
     def count(self, target: Target) -> int:

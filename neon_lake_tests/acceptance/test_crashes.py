@@ -174,6 +174,7 @@ CASES = {
             "snapshot.published",
             "snapshot.published:4",
             "apply.before-commit",
+            "apply.table-unnamed",
             "apply.after-commit",
         ),
     ),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Thread
 
 import deltalake
 import pyarrow as pa
@@ -116,6 +119,35 @@ def test_a_commit_can_stand_inside_of_a_transaction(destination: Destination) ->
     done = destination.merge(further, rows().schema, plan(rows(4)), Lsn(20))
     assert (done.watermark, done.within) == (Lsn(20), 0)
     assert ids(destination, done) == [1, 2, 3, 4]
+
+
+def test_of_two_that_make_a_table_one_is_refused(destination: Destination) -> None:
+    first = rows(1, 2)
+
+    def overtaken() -> Iterator[pa.RecordBatch]:
+        yield from first.to_batches()
+        # a thread of its own: delta-rs waits for this one
+        other = Thread(target=made, args=(destination, 7))
+        other.start()
+        other.join()
+
+    with pytest.raises(DestinationConflict):
+        destination.replace(TABLE, None, first.schema, overtaken(), Lsn(10))
+    target = destination.target(TABLE)
+    assert target is not None
+    assert ids(destination, target) == [7]
+
+
+def test_what_is_left_of_a_table_that_was_never_made_is_removed(destination: Destination, tmp_path: Path) -> None:
+    target = made(destination, 1)
+    left, recent = (tmp_path / "lake" / "Shop" / f".unfinished-{name}" / "table" for name in ("old", "new"))
+    for folder in (left, recent):
+        folder.mkdir(parents=True)
+        (folder / "part.parquet").write_bytes(b"")
+    os.utime(left.parent, (0, 0))
+    assert destination.remove_old_files(target) == 1
+    assert not left.parent.exists()
+    assert recent.exists()
 
 
 def test_a_replaced_table_stands_inside_of_nothing(destination: Destination) -> None:

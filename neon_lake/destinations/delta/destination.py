@@ -24,7 +24,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from neon_lake.apply.plan import MergePlan
 from neon_lake.change import DELETE, DELETED_AT, INSERT, LSN, OP, READ, SEQUENCE, TRUNCATE, Lsn
 from neon_lake.destinations.base import Target
-from neon_lake.destinations.delta import merging, upkeep
+from neon_lake.destinations.delta import creation, merging, upkeep
 from neon_lake.errors import DestinationConflict, DestinationError, DestinationUnavailable, Finding
 from neon_lake.failpoints import failpoint
 from neon_lake.schema import TableName
@@ -98,15 +98,19 @@ class DeltaDestination:
     ) -> Target:
         """See `Destination.replace`."""
         with self._translated(table):
-            into = self._expected(old) if old else self.path(table)
+            reader = pa.RecordBatchReader.from_batches(schema, rows)
+            properties = self._watermark(table, watermark, was=old.within if old else 0)
             failpoint("apply.before-commit")
-            write_deltalake(
-                into,
-                pa.RecordBatchReader.from_batches(schema, rows),
-                mode=("append" if keep else "overwrite") if old else "error",
-                schema_mode=("merge" if keep else "overwrite") if old else None,
-                commit_properties=self._watermark(table, watermark, was=old.within if old else 0),
-            )
+            if old is None:
+                creation.create(Path(self.path(table)), reader, properties)
+            else:
+                write_deltalake(
+                    self._expected(old),
+                    reader,
+                    mode="append" if keep else "overwrite",
+                    schema_mode="merge" if keep else "overwrite",
+                    commit_properties=properties,
+                )
             failpoint("apply.after-commit")
             return self._target(table, DeltaTable(self.path(table)))
 
@@ -171,6 +175,7 @@ class DeltaDestination:
         """See `Destination.remove_old_files`."""
         with self._translated(target.table):
             removed = upkeep.remove_old_files(DeltaTable(self.path(target.table)))
+            removed += creation.sweep(Path(self.path(target.table)).parent)
             failpoint("expire.files-removed")
             return removed
 
