@@ -193,6 +193,8 @@ def delta_type(arrow: pa.DataType) -> str:
         return f"decimal({arrow.precision},{arrow.scale})"
     if pa.types.is_list(arrow):
         return f"array<{delta_type(arrow.value_type)}>"
+    if pa.types.is_map(arrow):
+        return f"map<{delta_type(arrow.key_type)},{delta_type(arrow.item_type)}>"
     return _SQL_TYPES.get(arrow, str(arrow))
 
 

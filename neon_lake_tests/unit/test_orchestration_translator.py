@@ -136,6 +136,7 @@ def test_a_table_of_which_only_the_name_is_known_has_no_columns() -> None:
         (pa.timestamp("us"), "timestamp_ntz"),
         (pa.timestamp("us", tz="UTC"), "timestamp"),
         (pa.list_(pa.decimal128(38, 10)), "array<decimal(38,10)>"),
+        (pa.map_(pa.string(), pa.string()), "map<string,string>"),
     ],
 )
 def test_types_have_the_names_that_delta_gives_them(arrow: pa.DataType, name: str) -> None:
