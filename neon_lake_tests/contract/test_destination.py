@@ -121,6 +121,21 @@ def test_a_commit_can_stand_inside_of_a_transaction(destination: Destination) ->
     assert ids(destination, done) == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("kind", [pa.timestamp("us"), pa.list_(pa.timestamp("us")), pa.timestamp("us", tz="UTC")])
+@pytest.mark.parametrize("only_new", [False, True])
+@pytest.mark.parametrize("soft", [False, True])
+def test_a_column_of_any_type_is_added(destination: Destination, kind: pa.DataType, only_new: bool, soft: bool) -> None:
+    old = made(destination, 1, soft=soft)
+    added = Column(name="later", type="timestamp", arrow=kind)
+    wider = Relation(table=TABLE, columns=(*RELATION.columns, added))
+    put = rows(2, relation=wider, soft=soft)
+    new = destination.merge(old, put.schema, plan(put, only_new=only_new), Lsn(20))
+    assert destination.target(TABLE) == new
+    assert new.schema.field("later").type == kind
+    found = pa.Table.from_batches(destination.read(new, ["later"]))
+    assert found["later"].to_pylist() == [None, None]
+
+
 def test_of_two_that_make_a_table_one_is_refused(destination: Destination) -> None:
     first = rows(1, 2)
 

@@ -44,6 +44,20 @@ def test_only_what_commits_is_followed(lab: Lab, name: str) -> None:
     follow(lab, plain(TRANSACTIONS[name], "UPDATE t SET v = 'after' WHERE id = 2"))
 
 
+def test_a_large_transaction_that_is_rolled_back_with_its_savepoints(lab: Lab) -> None:
+    """Version 18 tells of its end, though it told nothing of its beginning."""
+    lab.database.execute(PLAIN)
+    lab.database.execute(f"ALTER DATABASE {lab.database.name} SET logical_decoding_work_mem = '64kB'")
+    assert lab.replication.sync().ok
+    lab.database.execute(
+        "BEGIN; INSERT INTO t VALUES (100, 'a'); SAVEPOINT s; INSERT INTO t SELECT g, 'b' FROM generate_series(101, 110) g; RELEASE s;"
+        "INSERT INTO t SELECT g, repeat('x', 500) FROM generate_series(2000, 2400) g; ROLLBACK"
+    )
+    lab.database.execute("UPDATE t SET v = 'after' WHERE id = 1")
+    synced(lab)
+    lab.assert_equal("public.t")
+
+
 def test_transactions_that_run_side_by_side_are_applied_in_the_order_of_their_commits(lab: Lab) -> None:
     lab.database.execute(PLAIN)
     assert lab.replication.sync().ok

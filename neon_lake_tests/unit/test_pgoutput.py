@@ -286,6 +286,18 @@ def test_a_relation_that_nobody_wants_counts_in_the_order_but_gives_no_rows() ->
     assert batch.rows.column("_seq").to_pylist() == [1]
 
 
+@pytest.mark.parametrize("at", range(7))
+def test_a_rolled_back_subtransaction_that_was_never_sent_is_passed_over(at: int) -> None:
+    frames = one(wire.insert(7, ["1", "a"]), wire.insert(7, ["2", "b"]))
+    aborted = wire.frame(b"A" + bytes([0, 0, 3, 8, 0, 0, 3, 9]))
+    plain, noisy = Decoder(wire.describe), Decoder(wire.describe)
+    (whole,) = noisy.decode([*frames[:at], aborted, *frames[at:]])
+    assert [batch.rows for batch in whole.changes] == [batch.rows for batch in plain.decode(frames)[0].changes]
+    assert whole.committed == 150
+    assert noisy.decode([aborted], Lsn(400)) == [Piece(committed=Lsn(400))]
+    assert noisy.decode([aborted]) == []
+
+
 @pytest.mark.parametrize("cut", range(8))
 def test_a_partition_is_named_with_its_first_row(cut: int) -> None:
     leaf = wire.relation(8, "public", "leaf", (("id", 23, True), ("v", 25, False)))

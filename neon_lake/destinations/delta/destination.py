@@ -122,6 +122,8 @@ class DeltaDestination:
                 raise DestinationConflict(
                     f"{old.table} is at {old.watermark} already, past {watermark}; run this again."
                 )
+            if merging.widened(delta, schema, plan):
+                delta = self._expected(old)
             properties = self._watermark(old.table, watermark, within, was=old.within)
             version = delta.version()
             failpoint("apply.before-commit")

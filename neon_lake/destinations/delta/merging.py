@@ -14,21 +14,39 @@ from neon_lake.schema import KEY
 _REMOVED: Final = "_removed"
 
 
+def widened(delta: DeltaTable, schema: pa.Schema, plan: MergePlan) -> bool:
+    """Add the columns that a MERGE will need, by a commit of their own; False when there was nothing to add.
+
+    delta-rs' MERGE can add columns too, but leaves out the table features that their types need, such as timestampNtz:
+    nobody can open the table after that.
+    """
+    if not _is_merge(schema, plan) or {f.name for f in delta.schema().fields}.issuperset(schema.names):
+        return False
+    write_deltalake(delta, schema.empty_table(), mode="append", schema_mode="merge")
+    return True
+
+
+def _is_merge(schema: pa.Schema, plan: MergePlan) -> bool:
+    emptied = plan.truncate is not None and DELETED_AT not in schema.names
+    return not plan.empty and not emptied and not (plan.only_new and plan.truncate is None)
+
+
 def commit(delta: DeltaTable, schema: pa.Schema, plan: MergePlan, properties: CommitProperties) -> None:
     """Carry out a plan. A merge that finds nothing to do makes no commit, and no plan that is empty either.
 
-    Columns of `schema` that the table lacks are added in any case.
+    Columns of `schema` that the table lacks are added; for a MERGE, `widened` has done it.
     """
-    soft = DELETED_AT in schema.names
     fields = {f.name for f in delta.schema().fields}
     added = set(schema.names) - fields
     if plan.empty and not added:
         return
-    if plan.truncate and not soft:
+    if _is_merge(schema, plan):
+        _merge(delta, schema, plan, properties)
+    elif plan.truncate:
         write_deltalake(
             delta, plan.rows, mode="overwrite", schema_mode="merge" if added else None, commit_properties=properties
         )
-    elif plan.only_new and not plan.truncate:
+    else:
         write_deltalake(
             delta,
             plan.rows,
@@ -36,13 +54,9 @@ def commit(delta: DeltaTable, schema: pa.Schema, plan: MergePlan, properties: Co
             schema_mode="merge" if fields != set(schema.names) else None,
             commit_properties=properties,
         )
-    else:
-        _merge(delta, schema, plan, properties, evolve=bool(added))
 
 
-def _merge(
-    delta: DeltaTable, schema: pa.Schema, plan: MergePlan, properties: CommitProperties, *, evolve: bool
-) -> None:
+def _merge(delta: DeltaTable, schema: pa.Schema, plan: MergePlan, properties: CommitProperties) -> None:
     keys = [f.name for f in schema if f.metadata and KEY in f.metadata]
     values = {quoted(name): f"s.{quoted(name)}" for name in schema.names}
     merger = (
@@ -52,7 +66,6 @@ def _merge(
             " AND ".join([*(_same(schema.field(name)) for name in keys), *([f"s.{_REMOVED}"] if plan.copies else [])]),
             source_alias="s",
             target_alias="t",
-            merge_schema=evolve,
             # planned with the source in hand, files outside its key range are not read
             streamed_exec=False,
             commit_properties=properties,

@@ -34,7 +34,7 @@ _FRAME: Final = ord("w")
 _EPOCH: Final = 946_684_800_000_000
 """Microseconds from 1970 to 2000, where Postgres' clock begins."""
 
-_B, _C, _I, _U, _D, _R, _T = b"BCIUDRT"
+_A, _B, _C, _I, _U, _D, _R, _T = b"ABCIUDRT"
 
 
 def _set(letters: bytes) -> Mask:
@@ -114,19 +114,19 @@ class Decoder:
         `position` is that of a keepalive received after the frames: it counts when no transaction is open.
         Raises `ProtocolError` when the bytes do not follow the protocol; the stream cannot be carried on then.
         """
-        if not frames:
-            return [Piece(committed=position)] if position is not None and self._open is None else []
         try:
-            messages = self._messages(frames)
+            wire, starts, ends = _without_aborts(*_joined(frames))
+            if not len(starts):
+                return [Piece(committed=position)] if position is not None and self._open is None else []
+            messages = self._messages(wire, starts, ends)
             located = list(self._batches(messages))
             first, *rest = _split(messages, located, position if self._open is None else None)
             return [replace(first, partitions=self._partitions(messages)), *rest]
         except (pa.ArrowInvalid, IndexError, ValueError, OverflowError) as exc:
             raise ProtocolError("the replication stream is damaged") from exc
 
-    def _messages(self, frames: Sequence[bytes | memoryview]) -> _Messages:
+    def _messages(self, wire: Wire, starts: Positions, ends: Positions) -> _Messages:
         """Assign every message to its transaction; the open one is carried over from the last chunk."""
-        wire, starts, ends = _joined(frames)
         kinds = wire.bytes[starts]
         if not _KNOWN[kinds].all():
             raise ProtocolError("the replication stream has a message of an unknown kind")
@@ -236,6 +236,16 @@ def _joined(frames: Sequence[bytes | memoryview]) -> tuple[Wire, Positions, Posi
     if (sizes <= HEADER).any() or (wire.bytes[starts - HEADER] != _FRAME).any():
         raise ProtocolError("the replication stream has a frame that is not WAL data")
     return wire, starts, ends
+
+
+def _without_aborts(wire: Wire, starts: Positions, ends: Positions) -> tuple[Wire, Positions, Positions]:
+    """The messages without Stream Abort.
+
+    Version 18 also sends it to a client that asked for no streaming: of a subtransaction in a transaction that was
+    rolled back and did not fit into logical_decoding_work_mem (seen with 18.4). Nothing else of either is sent.
+    """
+    keep = wire.bytes[starts] != _A
+    return (wire, starts, ends) if keep.all() else (wire, starts[keep], ends[keep])
 
 
 def _distinct(values: Positions) -> list[int]:
