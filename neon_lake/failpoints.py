@@ -36,6 +36,7 @@ FAILPOINTS: Final = frozenset(
         "apply.before-commit",
         "apply.table-unnamed",
         "apply.after-commit",
+        "apply.columns-added",
         "apply.watermark-alone",
         "apply.before-unmark",
         "apply.before-annotation",

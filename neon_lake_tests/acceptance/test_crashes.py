@@ -115,6 +115,11 @@ def changed_to_no_effect(lab: Lab) -> None:
     lab.database.execute("INSERT INTO d VALUES (-1); DELETE FROM d WHERE id = -1")
 
 
+def with_a_new_column(lab: Lab) -> None:
+    synced(lab)
+    lab.database.execute(f"ALTER TABLE a ADD at timestamp; {CHANGES}; UPDATE a SET at = '2026-01-01' WHERE id < 9")
+
+
 def with_a_new_table(lab: Lab) -> None:
     synced(lab)
     lab.database.execute(f"CREATE TABLE e (id int PRIMARY KEY); INSERT INTO e VALUES (1); {CHANGES}")
@@ -196,6 +201,9 @@ CASES = {
             "apply.after-commit:3",
             "apply.before-annotation",
         ),
+    ),
+    "a sync of a table with a new column": Case(
+        command=("sync",), before=with_a_new_column, failpoints=("apply.columns-added",)
     ),
     "a sync of changes without effect": Case(
         command=("sync",), before=changed_to_no_effect, failpoints=("apply.watermark-alone", "apply.after-commit")

@@ -123,6 +123,7 @@ class DeltaDestination:
                     f"{old.table} is at {old.watermark} already, past {watermark}; run this again."
                 )
             if merging.widened(delta, schema, plan):
+                failpoint("apply.columns-added")
                 delta = self._expected(old)
             properties = self._watermark(old.table, watermark, within, was=old.within)
             version = delta.version()
