@@ -62,6 +62,10 @@ def test_values_that_were_not_sent_are_there(filled: Lab) -> None:
     filled.replication.sync()
     filled.database.execute("UPDATE t SET v = 'a5' WHERE id = 10")
     filled.replication.sync()
+    filled.database.execute("UPDATE t SET doc = repeat('g', 3000) WHERE id = 10")
+    filled.replication.sync()
+    filled.database.execute("UPDATE t SET v = 'a6' WHERE id = 10")
+    filled.replication.sync()
     assert [row for row in history(filled, "id", "v", "doc") if row[0] != "R"] == [
         ("U", 1, "a2", long),
         ("U", 1, "a3", long),
@@ -70,6 +74,8 @@ def test_values_that_were_not_sent_are_there(filled: Lab) -> None:
         ("D", 1, None, None),
         ("I", 10, "a4", other),
         ("U", 10, "a5", other),
+        ("U", 10, "a5", "g" * 3000),
+        ("U", 10, "a6", "g" * 3000),
     ]
 
 
