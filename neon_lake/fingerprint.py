@@ -40,8 +40,7 @@ def hashes(columns: Sequence[pa.Array]) -> Hashes:
 
 def column_hashes(column: pa.Array) -> Hashes:
     """One 64-bit hash per value; nulls are equal to each other and to nothing else."""
-    valid = np.asarray(pc.is_valid(column))
-    return np.where(valid, _values(column), _NULL)
+    return _nullable(column, _NONE)
 
 
 def row_ids(rows: pa.Table | pa.RecordBatch, names: Sequence[str]) -> pa.Array:
@@ -94,7 +93,7 @@ def _mixed(x: Hashes) -> Hashes:
     return x ^ (x >> np.uint64(31))
 
 
-def _values(column: pa.Array, salt: np.uint64 = _NONE) -> Hashes:
+def _values(column: pa.Array, salt: np.uint64) -> Hashes:
     kind = column.type
     if pa.types.is_list(kind):
         return _of_lists(column, salt)

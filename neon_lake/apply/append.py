@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from neon_lake.apply.events import Events, events, key_numbers, with_column
+from neon_lake.apply.events import Events, events, key_numbers, split_moves, with_column
 from neon_lake.apply.plan import MergePlan, target_schema
 from neon_lake.apply.toast import Lookup, filled, unsent
-from neon_lake.change import DELETE, INSERT, LSN, OLD_KEY, OP, SEQUENCE, TRUNCATE, UPDATE
+from neon_lake.change import INSERT, LSN, OLD_KEY, OP, SEQUENCE, TRUNCATE, UPDATE
 from neon_lake.config import Deletes, WriteMode
 from neon_lake.schema import RESCUED, Relation
 
@@ -73,17 +73,7 @@ def _newest(lookup: Lookup) -> Lookup:
 
 def _of_whole_rows(relation: Relation, changes: pa.Table) -> pa.Table:
     """Changes of a table without a key; an update is the end of one row and the beginning of another."""
-    old = changes[OLD_KEY].combine_chunks()
-    moved = np.asarray(old.is_valid())
-    repeats = np.where(moved, 2, 1)
-    rows = changes.take(np.repeat(np.arange(len(changes)), repeats))
-    begins = (np.cumsum(repeats) - 1)[moved]
-    is_end = np.zeros(len(rows), dtype=bool)
-    is_end[begins - 1] = True
+    rows, moved = split_moves(changes, [*(column.name for column in relation.columns), RESCUED])
     is_begin = np.zeros(len(rows), dtype=bool)
-    is_begin[begins] = True
-    before = rows[OLD_KEY].combine_chunks()
-    for name in [*(column.name for column in relation.columns), RESCUED]:
-        rows = with_column(rows, name, pc.if_else(pa.array(is_end), pc.struct_field(before, name), rows[name]))
-    op = pc.if_else(pa.array(is_end), DELETE, pc.if_else(pa.array(is_begin), INSERT, rows[OP].combine_chunks()))
-    return with_column(rows, OP, op)
+    is_begin[moved] = True
+    return with_column(rows, OP, pc.if_else(pa.array(is_begin), INSERT, rows[OP]))

@@ -5,6 +5,7 @@ An update that changes the key is two events: the old key ends, and the new key 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,7 +57,7 @@ class Events:
 def events(relation: Relation, changes: pa.Table) -> Events:
     """Turn changes (schema `change_schema(relation)`, in order) into events."""
     changes, truncated = after_truncate(changes)
-    rows, moved = _split_moves(relation, changes)
+    rows, moved = split_moves(changes, [column.name for column in relation.key])
     key = key_numbers([rows[column.name] for column in relation.key])
     previous = _previous_of_same_key(key)
     # a moved row goes on from what its old key was; that key's end is the event just before it
@@ -80,8 +81,11 @@ def after_truncate(changes: pa.Table) -> tuple[pa.Table, Truncation | None]:
     return changes.slice(last + 1), truncation
 
 
-def _split_moves(relation: Relation, changes: pa.Table) -> tuple[pa.Table, Indices]:
-    """Put the end of its old key before each change that moved a row; also gives where the moved rows are then."""
+def split_moves(changes: pa.Table, names: Sequence[str]) -> tuple[pa.Table, Indices]:
+    """Put the end of the old row before each change that moved one; also gives where the moved rows are then.
+
+    `names` are the columns of the old row, as `_old_key` has them.
+    """
     moves = np.asarray(pc.is_valid(changes[OLD_KEY].combine_chunks()))
     repeats = np.where(moves, 2, 1)
     rows = changes.take(np.repeat(np.arange(len(changes)), repeats)) if moves.any() else changes
@@ -93,8 +97,8 @@ def _split_moves(relation: Relation, changes: pa.Table) -> tuple[pa.Table, Indic
     mask = pa.array(is_end)
     old = rows[OLD_KEY].combine_chunks()
     rows = with_column(rows, OP, pc.if_else(mask, DELETE, rows[OP]))
-    for column in relation.key:
-        rows = with_column(rows, column.name, pc.if_else(mask, pc.struct_field(old, column.name), rows[column.name]))
+    for name in names:
+        rows = with_column(rows, name, pc.if_else(mask, pc.struct_field(old, name), rows[name]))
     return rows, moved
 
 

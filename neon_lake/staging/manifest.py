@@ -103,7 +103,8 @@ class Manifest:
             ),
             relations=tuple(Relation.from_json(r) for r in body["relations"]),
             segments=tuple(Segment.from_json(s) for s in body["segments"]),
-            partitions=tuple((TableName(p["schema"], p["name"]), p["oid"]) for p in body["partitions"]),
+            # logs that were begun before partitions were noted do not have them
+            partitions=tuple((TableName(p["schema"], p["name"]), p["oid"]) for p in body.get("partitions", ())),
             gap=body["gap"],
         )
 

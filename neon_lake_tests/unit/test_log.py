@@ -19,6 +19,7 @@ from neon_lake.staging.local import LocalStorage
 from neon_lake.staging.log import ChangeLog
 from neon_lake.staging.manifest import Manifest, Owner, SnapshotManifest
 from neon_lake.staging.retention import ORPHAN_AGE, expired
+from neon_lake.staging.seal import opened, sealed
 from neon_lake.staging.segment import Counts, Segment
 from neon_lake.staging.storage import Entry
 
@@ -81,6 +82,14 @@ def test_what_is_published_is_read_back(log: ChangeLog) -> None:
     rows = [op for s in head.of(RELATION.table) for op in fresh.read(s)["_op"].to_pylist()]
     assert rows == ["I", "U", "D", "T"]
     assert fresh.read(head.of(RELATION.table)[0]).schema.equals(change_schema(RELATION))
+
+
+def test_a_manifest_without_partitions_is_read(log: ChangeLog) -> None:
+    body = opened(extend(log, 0, 10).to_bytes(), what="manifest", remedy="")
+    del body["partitions"]
+    older = Manifest.from_bytes(sealed(body), "an older manifest")
+    assert older.partitions == ()
+    assert older.end == Lsn(10)
 
 
 def test_since_gives_the_manifests_that_reach_past_a_position(log: ChangeLog) -> None:

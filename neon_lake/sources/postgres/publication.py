@@ -8,7 +8,7 @@ sake. A publication has to be older than the changes that are decoded with it, s
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final
+from dataclasses import dataclass
 
 from psycopg import errors, sql
 
@@ -18,17 +18,66 @@ from neon_lake.sources.postgres.catalog import GENERATED_SINCE
 from neon_lake.sources.postgres.connection import Connection
 from neon_lake.sources.postgres.queries import query
 
-_KINDS: Final = {"": "insert, update, delete, truncate", "_inserts": "insert, truncate"}
-"""Suffix of a publication's name, and what it publishes."""
+
+@dataclass(frozen=True, kw_only=True)
+class _Publication:
+    """One of the two, whether or not it is there yet."""
+
+    name: str
+    inserts_only: bool
+
+    def tables(self, wanted: Iterable[Relation]) -> set[TableName]:
+        """Those of `wanted` that belong into it."""
+        return {relation.table for relation in wanted if relation.inserts_only is self.inserts_only}
+
+    def state(self, connection: Connection) -> tuple[int, bool] | None:
+        """Its oid, and whether it publishes what it has to; None when it is missing."""
+        arguments = {"publication": self.name, "all": not self.inserts_only}
+        row = connection.execute(query("publication"), arguments).fetchone()
+        return None if row is None else (row[0], row[1])
+
+    def creation(self, wanted: Iterable[Relation], connection: Connection) -> sql.Composed:
+        """The statement that makes it."""
+        tables = self.tables(wanted)
+        listing = sql.SQL(" FOR TABLE ") + _listing(tables) if tables else sql.SQL("")
+        return sql.SQL("CREATE PUBLICATION {}{} WITH {}").format(
+            sql.Identifier(self.name), listing, self._options(connection)
+        )
+
+    def alter(self, connection: Connection, state: tuple[int, bool], wanted: Iterable[Relation]) -> None:
+        """Put right what is not."""
+        oid, right = state
+        tables, present = self.tables(wanted), _members(connection, oid)
+        change = sql.SQL("ALTER PUBLICATION {} {} {}")
+        name = sql.Identifier(self.name)
+        if not right:
+            connection.execute(change.format(name, sql.SQL("SET"), self._options(connection)))
+        if gone := present - tables:
+            connection.execute(change.format(name, sql.SQL("DROP TABLE"), _listing(gone)))
+        if new := tables - present:
+            connection.execute(change.format(name, sql.SQL("ADD TABLE"), _listing(new)))
+
+    def _options(self, connection: Connection) -> sql.Composed:
+        kinds = "insert, truncate" if self.inserts_only else "insert, update, delete, truncate"
+        generated = ", publish_generated_columns = stored" if connection.info.server_version >= GENERATED_SINCE else ""
+        return sql.SQL("(publish = {}, publish_via_partition_root = true" + generated + ")").format(kinds)
+
+
+def _both(name: str) -> tuple[_Publication, _Publication]:
+    # no pipeline's name makes a publication's begin as the second's does
+    return (
+        _Publication(name=name, inserts_only=False),
+        _Publication(name=f"inserts_of_{name}", inserts_only=True),
+    )
 
 
 def published(connection: Connection, name: str, wanted: Sequence[Relation]) -> frozenset[TableName]:
     """Those of `wanted` that are in the publication for their kind, if nobody has altered what that publishes."""
     found: set[TableName] = set()
-    for suffix in _KINDS:
-        state = _state(connection, name, suffix)
+    for each in _both(name):
+        state = each.state(connection)
         if state is not None and state[1]:
-            found |= _members(connection, state[0]) & _of_kind(wanted, suffix)
+            found |= _members(connection, state[0]) & each.tables(wanted)
     return frozenset(found)
 
 
@@ -37,9 +86,10 @@ def names(connection: Connection, name: str) -> list[str]:
 
     Raises `SourceRefused` when the first is missing: from version 18 on, the server then passes over all changes.
     """
-    if _state(connection, name, "") is None:
+    present = [each.name for each in _both(name) if each.state(connection) is not None]
+    if name not in present:
         raise SourceRefused(f"The publication {name} is gone; run neon-lake sync, which creates it again.")
-    return [name + suffix for suffix in _KINDS if not suffix or _state(connection, name, suffix) is not None]
+    return present
 
 
 def publish(connection: Connection, name: str, wanted: Sequence[Relation]) -> None:
@@ -47,21 +97,23 @@ def publish(connection: Connection, name: str, wanted: Sequence[Relation]) -> No
 
     Raises `SourceRefused` when the role may not create a publication, or does not own a table.
     """
+    everything, inserts = _both(name)
     try:
         with connection.transaction():
-            new = _state(connection, name, "") is None
-            for suffix in _KINDS:
-                tables = _of_kind(wanted, suffix)
-                state = _state(connection, name, suffix)
-                if state is not None:
-                    _alter(connection, name + suffix, state, tables, suffix)
-                elif new:
-                    connection.execute(_statement("CREATE PUBLICATION {} {} WITH {}", name, suffix, tables, connection))
-                elif tables:
-                    raise SourceRefused(
-                        f"The publication {name}{suffix} is missing, and changes were captured without it; "
-                        "run neon-lake drop, then neon-lake resync --all."
-                    )
+            state, of_inserts = everything.state(connection), inserts.state(connection)
+            if state is not None and of_inserts is None and inserts.tables(wanted):
+                raise SourceRefused(
+                    f"The publication {inserts.name} is missing, and changes were captured without it; "
+                    "run neon-lake drop, then neon-lake resync --all."
+                )
+            if state is not None:
+                everything.alter(connection, state, wanted)
+            else:
+                connection.execute(everything.creation(wanted, connection))
+            if of_inserts is not None:
+                inserts.alter(connection, of_inserts, wanted)
+            elif state is None:
+                connection.execute(inserts.creation(wanted, connection))
     except (errors.DuplicateObject, errors.UndefinedObject, errors.UniqueViolation, errors.InternalError_) as exc:
         if isinstance(exc, errors.InternalError_) and "concurrently" not in str(exc):
             raise
@@ -70,12 +122,7 @@ def publish(connection: Connection, name: str, wanted: Sequence[Relation]) -> No
             "run this again."
         ) from exc
     except errors.InsufficientPrivilege as exc:
-        by_hand = "; ".join(
-            _statement(
-                "CREATE PUBLICATION {} {} WITH {}", name, suffix, _of_kind(wanted, suffix), connection
-            ).as_string()
-            for suffix in _KINDS
-        )
+        by_hand = "; ".join(each.creation(wanted, connection).as_string(connection) for each in _both(name))
         raise SourceRefused(
             f"The role may not publish {listed(sorted(relation.table for relation in wanted))} "
             f"({exc.diag.message_primary}); let it own the tables and GRANT CREATE ON DATABASE to it, "
@@ -85,46 +132,14 @@ def publish(connection: Connection, name: str, wanted: Sequence[Relation]) -> No
 
 def drop(connection: Connection, name: str) -> None:
     """Remove the publications, as far as they are there."""
-    for suffix in _KINDS:
-        connection.execute(sql.SQL("DROP PUBLICATION IF EXISTS {}").format(sql.Identifier(name + suffix)))
-
-
-def _of_kind(wanted: Iterable[Relation], suffix: str) -> set[TableName]:
-    return {relation.table for relation in wanted if relation.inserts_only is bool(suffix)}
-
-
-def _state(connection: Connection, name: str, suffix: str) -> tuple[int, bool] | None:
-    """The oid of a publication, and whether it publishes what it has to."""
-    arguments = {"publication": name + suffix, "all": not suffix}
-    row = connection.execute(query("publication"), arguments).fetchone()
-    return None if row is None else (row[0], row[1])
+    for each in _both(name):
+        connection.execute(sql.SQL("DROP PUBLICATION IF EXISTS {}").format(sql.Identifier(each.name)))
 
 
 def _members(connection: Connection, oid: int) -> set[TableName]:
     return {TableName(*of) for of in connection.execute(query("published"), {"oid": oid})}
 
 
-def _alter(connection: Connection, name: str, state: tuple[int, bool], tables: set[TableName], suffix: str) -> None:
-    present = _members(connection, state[0])
-    name = name.removesuffix(suffix)
-    if not state[1]:
-        connection.execute(_statement("ALTER PUBLICATION {} SET {}{}", name, suffix, (), connection))
-    if gone := present - tables:
-        connection.execute(_statement("ALTER PUBLICATION {} DROP {}", name, suffix, gone, connection))
-    if new := tables - present:
-        connection.execute(_statement("ALTER PUBLICATION {} ADD {}", name, suffix, new, connection))
-
-
-def _statement(form: str, name: str, suffix: str, tables: Iterable[TableName], connection: Connection) -> sql.Composed:
+def _listing(tables: Iterable[TableName]) -> sql.Composed:
     # ONLY: tables that inherit from a published one have changes of their own, under their own names.
-    listing = sql.SQL(", ").join(sql.SQL("ONLY {}").format(sql.Identifier(t.schema, t.name)) for t in sorted(tables))
-    target = sql.SQL("FOR TABLE ") if form.startswith("CREATE") else sql.SQL("TABLE ")
-    parts = [sql.Identifier(name + suffix), target + listing if tables else sql.SQL("")]
-    if form.count("{}") == 3:
-        parts.append(_options(connection, suffix))
-    return sql.SQL(form).format(*parts)
-
-
-def _options(connection: Connection, suffix: str) -> sql.Composed:
-    generated = ", publish_generated_columns = stored" if connection.info.server_version >= GENERATED_SINCE else ""
-    return sql.SQL("(publish = {}, publish_via_partition_root = true" + generated + ")").format(_KINDS[suffix])
+    return sql.SQL(", ").join(sql.SQL("ONLY {}").format(sql.Identifier(t.schema, t.name)) for t in sorted(tables))

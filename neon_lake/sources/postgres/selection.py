@@ -94,7 +94,8 @@ def _relation(facts: TableFacts, line: Table, columns: Sequence[ColumnFacts], ty
     if facts.identity is ReplicaIdentity.NOTHING:
         columns = [replace(column, key=False) for column in columns]
     key = [column.name for column in columns if column.key]
-    if not key and facts.identity is not ReplicaIdentity.FULL and not append:
+    sends_all = bool(key) or facts.identity is ReplicaIdentity.FULL
+    if not sends_all and not append:
         raise TableRefused(
             f"The table {name} has no key; add a primary key, or run "
             f"ALTER TABLE {name.sql} REPLICA IDENTITY USING INDEX with a unique index over NOT NULL columns, "
@@ -105,7 +106,7 @@ def _relation(facts: TableFacts, line: Table, columns: Sequence[ColumnFacts], ty
         raise TableRefused(
             f"The table {name} has no key, so that its deletes cannot be soft; add a primary key, or correct its line."
         )
-    if other := _unlike(facts, keyless=not key):
+    if sends_all and (other := _unlike(facts, keyless=not key)):
         raise TableRefused(
             f"The partition {other} has another replica identity than its table {name}, so that its updates and "
             f"deletes cannot be followed; run ALTER TABLE {other} REPLICA IDENTITY FULL."

@@ -88,9 +88,7 @@ def opened(
     until: Lsn | None,
 ) -> Iterator[PostgresStream]:
     """Stream from `start`. Raises `SlotInUse`, `SlotLost`, `SlotGap` and `SourceRewound`."""
-    _wait_until_ready(settings, slot_name, start)
-    with settings.connect() as ordinary:
-        publications = names(ordinary, publication)
+    publications = _wait_until_ready(settings, slot_name, publication, start)
     with settings.replicate() as connection:
         _start(connection, slot_name, publications, start)
         reader = Reader(connection, slot_name, drains=until is not None, idle=lambda: _is_idle(settings, slot_name))
@@ -102,8 +100,11 @@ def opened(
             stream.end()
 
 
-def _wait_until_ready(settings: ConnectionSettings, name: str, start: Lsn) -> None:
-    """Refuse a slot that cannot give what commits from `start` on; wait a little for one that is in use."""
+def _wait_until_ready(settings: ConnectionSettings, name: str, publication: str, start: Lsn) -> list[str]:
+    """Refuse a slot that cannot give what commits from `start` on; wait a little for one that is in use.
+
+    Gives the publications that there are.
+    """
     deadline = time.monotonic() + _PATIENCE
     with settings.connect() as connection:
         while True:
@@ -134,6 +135,7 @@ def _wait_until_ready(settings: ConnectionSettings, name: str, start: Lsn) -> No
                     "stop the other sync, or wait for it."
                 )
             time.sleep(0.1)
+        return names(connection, publication)
 
 
 def _start(connection: Connection, slot_name: str, publications: Sequence[str], position: Lsn) -> None:
