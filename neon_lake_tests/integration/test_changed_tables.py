@@ -189,6 +189,7 @@ def test_a_partition_that_logs_less_than_its_table_is_refused(lab: Lab, setup: s
     lab.database.execute(mend)
     assert lab.replication.sync().ok
     lab.database.execute("UPDATE t SET id = 99 WHERE id = 1; DELETE FROM t WHERE id = 2")
+    synced(lab)
     assert lab.replication.verify(deep=True).ok
 
 

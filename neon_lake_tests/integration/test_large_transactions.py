@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+from neon_lake_tests.fixtures.following import synced
 from neon_lake_tests.fixtures.pipelines import Lab
 
 SMALL = "limits: {memory_mb: 16}\n"
@@ -41,7 +42,7 @@ def test_a_transaction_larger_than_memory_is_applied_in_several_commits(filled: 
     before = commits(filled)
     filled.database.execute(LARGE)
     filled.database.execute("UPDATE a SET v = 'later' WHERE id = 3")
-    assert filled.replication.sync().ok
+    synced(filled)
     assert commits(filled) - before > 4
     filled.assert_equal("public.a")
     assert filled.replication.verify(deep=True).ok
@@ -62,7 +63,9 @@ def test_a_crash_inside_of_it_loses_and_doubles_nothing(filled: Lab) -> None:
         assert target.within > 0
     filled.database.execute("UPDATE a SET n = 5 WHERE id = 2")
     # comparing has to finish the transaction first
-    assert filled.replication.verify(deep=True).ok
+    verified = filled.replication.verify(deep=True)
+    assert verified.ok
+    assert [of.snapshot_rows for of in verified.synced.tables.values()] == [None]
     filled.assert_equal("public.a")
 
 
@@ -73,7 +76,7 @@ def test_a_new_snapshot_takes_the_place_of_a_transaction_that_is_half_applied(fi
     assert filled.replication.resync(()).ok
     filled.assert_equal("public.a")
     filled.database.execute("INSERT INTO a VALUES (0, 'after', 1)")
-    assert filled.replication.sync().ok
+    synced(filled)
     filled.assert_equal("public.a")
 
 
@@ -86,7 +89,7 @@ def test_small_transactions_are_never_cut(filled: Lab) -> None:
             start,
             start + 19999,
         )
-    filled.replication.sync()
+    synced(filled)
     made = range(before + 1, commits(filled) + 1)
     assert len(made) > 1
     for version in made:

@@ -8,6 +8,7 @@ import pytest
 
 from neon_lake.lifecycle import State
 from neon_lake.schema import TableName
+from neon_lake_tests.fixtures.following import Case, follow
 from neon_lake_tests.fixtures.pipelines import Lab
 
 A = TableName("public", "a")
@@ -180,37 +181,23 @@ def test_going_from_soft_to_hard_deletes_removes_what_was_deleted(lab: Lab) -> N
 
 # --- unchanged TOAST
 
-
-def test_unchanged_values_are_found_in_files_that_a_merge_wrote(lab: Lab) -> None:
-    lab.database.execute(
-        """
-        CREATE TABLE a (id int PRIMARY KEY, v text, doc text); ALTER TABLE a ALTER doc SET STORAGE EXTERNAL;
-        INSERT INTO a SELECT g, 'v', repeat('x', 5000) FROM generate_series(1, 20) g
-        """
-    )
-    lab.replication.sync()
-    lab.database.execute("UPDATE a SET doc = repeat('y', 5000) WHERE id IN (3, 7, 15)")
-    assert lab.replication.sync().ok
-    lab.database.execute("UPDATE a SET v = 'w' WHERE id IN (5, 7, 9)")
-    assert lab.replication.sync().ok
-    lab.assert_equal("public.a")
+DOCUMENTS = """
+CREATE TABLE a (id int PRIMARY KEY, v text, doc text); ALTER TABLE a ALTER doc SET STORAGE EXTERNAL;
+INSERT INTO a SELECT g, 'v', repeat('x', 5000) FROM generate_series(1, 20) g;
+"""
 
 
-def test_unchanged_values_are_found_in_files_that_are_older_than_a_column(lab: Lab) -> None:
-    lab.database.execute(
-        """
-        CREATE TABLE a (id int PRIMARY KEY, v text, doc text); ALTER TABLE a ALTER doc SET STORAGE EXTERNAL;
-        INSERT INTO a SELECT g, 'v', repeat('x', 5000) FROM generate_series(1, 20) g
-        """
-    )
-    lab.replication.sync()
-    lab.database.execute(
-        """
-        ALTER TABLE a ADD COLUMN more text; ALTER TABLE a ALTER more SET STORAGE EXTERNAL;
-        INSERT INTO a VALUES (21, 'v', NULL, repeat('y', 5000))
-        """
-    )
-    assert lab.replication.sync().ok
-    lab.database.execute("UPDATE a SET v = 'w' WHERE id IN (20, 21)")
-    assert lab.replication.sync().ok
-    lab.assert_equal("public.a")
+@pytest.mark.parametrize(
+    "batches",
+    [
+        ("UPDATE a SET doc = repeat('y', 5000) WHERE id IN (3, 7, 15)", "UPDATE a SET v = 'w' WHERE id IN (5, 7, 9)"),
+        (
+            "ALTER TABLE a ADD COLUMN more text; ALTER TABLE a ALTER more SET STORAGE EXTERNAL;"
+            "INSERT INTO a VALUES (21, 'v', NULL, repeat('y', 5000))",
+            "UPDATE a SET v = 'w' WHERE id IN (20, 21)",
+        ),
+    ],
+    ids=["files that a merge wrote", "files that are older than a column"],
+)
+def test_unchanged_values_are_found_in_any_file(lab: Lab, batches: tuple[str, ...]) -> None:
+    follow(lab, Case(setup=DOCUMENTS, batches=batches, tables=("public.a",)))

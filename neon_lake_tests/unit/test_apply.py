@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +18,7 @@ from neon_lake.apply.plan import MergePlan
 from neon_lake.change import change_schema
 from neon_lake.config import Deletes
 from neon_lake.schema import Column, Relation, TableName
+from neon_lake_tests.fixtures.batches import cut
 
 RELATION = Relation(
     table=TableName("public", "t"),
@@ -112,7 +113,7 @@ class Target:
         self.rows |= put
 
 
-def changes_of(log: list[dict[str, Any]]) -> pa.Table:
+def changes_of(log: Sequence[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist(log, change_schema(RELATION))
 
 
@@ -127,10 +128,8 @@ def test_any_changes_in_any_batches_give_the_source(steps: list[Any], cuts: list
     source, target = Source(), Target()
     for step in steps:
         source.do(step)
-    edges = [0, *sorted(min(cut, len(source.log)) for cut in cuts), len(source.log)]
-    for begin, end in pairwise(edges):
-        if begin < end:
-            target.obey(mirror(RELATION, changes_of(source.log[begin:end]), target.lookup, deletes=Deletes.HARD))
+    for batch in cut(source.log, cuts):
+        target.obey(mirror(RELATION, changes_of(batch), target.lookup, deletes=Deletes.HARD))
     assert {k: {n: r[n] for n in ("a", "b", "v", "doc", "more")} for k, r in target.rows.items()} == source.rows
 
 

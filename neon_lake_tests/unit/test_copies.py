@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import UTC, datetime
-from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +14,7 @@ from neon_lake.apply.copies import copies
 from neon_lake.apply.plan import MergePlan
 from neon_lake.change import ROW_ID, change_schema
 from neon_lake.schema import Column, Relation, ReplicaIdentity, TableName
+from neon_lake_tests.fixtures.batches import cut
 
 RELATION = Relation(
     table=TableName("public", "t"),
@@ -99,11 +99,8 @@ def test_any_changes_in_any_batches_give_as_many_copies(steps: list[Any], cuts: 
     source, target = Source(), Target()
     for step in steps:
         source.do(step)
-    edges = [0, *sorted(min(cut, len(source.log)) for cut in cuts), len(source.log)]
-    for begin, end in pairwise(edges):
-        if begin < end:
-            changes = pa.Table.from_pylist(source.log[begin:end], change_schema(RELATION))
-            target.obey(copies(RELATION, changes, target.held))
+    for batch in cut(source.log, cuts):
+        target.obey(copies(RELATION, pa.Table.from_pylist(batch, change_schema(RELATION)), target.held))
     names = ("a", "tags", "x", "_rescued_data")
     found = Counter(str([row[name] for name in names]) for row in target.rows)
     assert found == Counter(str([list(v) if isinstance(v, tuple) else v for v in row]) for row in source.rows)
