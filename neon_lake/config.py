@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import yaml
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from neon_lake.errors import ConfigError
@@ -23,13 +23,24 @@ DEFAULT_FILE: Final = "neon_lake.yaml"
 _STRICT: Final = ConfigDict(extra="forbid", validate_by_name=True, validate_by_alias=True)
 
 
-def _local(path: str) -> str:
-    if not path or "://" in path:
-        raise ValueError("must be a local directory")
-    return path
+STORES: Final = ("s3", "gs", "abfss")
+"""Schemes of the URLs of object stores."""
 
 
-LocalPath = Annotated[str, AfterValidator(_local)]
+def _place(path: str) -> str:
+    scheme, found, rest = path.partition("://")
+    if not path or (found and (scheme not in STORES or not rest.strip("/"))):
+        raise ValueError("must be a directory, or a URL that begins with s3://, gs:// or abfss:// and names a bucket")
+    return path.rstrip("/") if found else path
+
+
+Place = Annotated[str, AfterValidator(_place)]
+"""A local directory, or the URL of one in an object store."""
+
+
+def is_url(place: str) -> bool:
+    """Whether a place lies in an object store."""
+    return "://" in place
 
 
 def _numeric_type(text: str) -> str:
@@ -70,8 +81,8 @@ class Table:
     """A line under `tables`: a name, or a pattern with shell wildcards, and how its tables are written.
 
     The last line that matches a table is the one that counts. `exclude` names columns that stay at the source;
-    `types` gives numeric columns the type that they land as; `skip` leaves the tables out that an earlier pattern
-    took in.
+    `types` gives numeric columns the type that they land as; `target` is the table's name in Unity Catalog, where it is
+    not the source's; `skip` leaves the tables out that an earlier pattern took in.
     """
 
     name: str
@@ -79,10 +90,13 @@ class Table:
     deletes: Deletes = Deletes.HARD
     exclude: tuple[str, ...] = ()
     types: Mapping[str, NumericType] = field(default_factory=dict)
+    target: str | None = None
     skip: bool = False
 
     def __post_init__(self) -> None:
         TableName.parse(self.name)
+        if self.target is not None and (self.is_pattern or not self.target):
+            raise ValueError("has target, which names one table: give it to the line of a table, not to a pattern")
         if self.mode is WriteMode.APPEND and self.deletes is Deletes.SOFT:
             raise ValueError("has deletes: soft, which is for mode: mirror; with mode: append every delete is a row")
 
@@ -114,20 +128,114 @@ class SourceConfig:
             raise ValueError("must be a URL such as postgresql://role:password@host/database")
 
 
+Options = Annotated[Mapping[str, str], Field(repr=False)]
+"""What an object store's client needs beside the environment, by object_store's names (`aws_region`, …)."""
+
+
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class StagingConfig:
-    """Where the change log lies, and for how long it is kept once it is applied everywhere."""
+    """Where the change log lies, and for how long it is kept once it is applied everywhere.
 
-    path: LocalPath
+    `path`: a local directory, the URL of an object store, or, with a Databricks destination, a folder of a Unity Catalog
+    volume: `/Volumes/<catalog>/<schema>/<volume>/…`. `options` are for an object store.
+    """
+
+    path: Place
     retention_days: Annotated[float, Field(ge=0)] = 30
+    options: Options = field(default_factory=dict, repr=False)
+
+
+_AUTHENTICATIONS: Final = (
+    ("token",),
+    ("client_id", "client_secret"),
+    ("azure_tenant_id", "azure_client_id", "azure_client_secret"),
+    ("profile",),
+)
+SECRETS: Final = frozenset({"token", "client_secret", "azure_client_secret"})
+"""Keys whose value the pipeline file may only take from the environment."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
-class DestinationConfig:
-    """Where the Delta tables lie: `<path>/<schema>/<table>`."""
+class UnityConfig:
+    """A Databricks workspace, its SQL warehouse, and the names that tables have in its Unity Catalog.
 
-    path: LocalPath
+    `warehouse` is the id of the SQL warehouse, or `http_path` the path that its page shows. A table of the source's
+    schema S lands in the schema `schemas[S]`, else `schema`, else S, of `catalog`. One way to authenticate: `token`, or
+    `client_id` and `client_secret` (OAuth of a service principal), or the three of `azure_…` (Entra ID), or `profile` of
+    the file `~/.databrickscfg`; without any, the environment says (https://docs.databricks.com/dev-tools/auth).
+    """
+
+    catalog: Annotated[str, Field(min_length=1)]
+    warehouse: str | None = None
+    http_path: str | None = None
+    schema: str | None = None
+    schemas: Mapping[str, str] = field(default_factory=dict)
+    host: str | None = None
+    profile: str | None = None
+    token: str | None = field(default=None, repr=False)
+    client_id: str | None = None
+    client_secret: str | None = field(default=None, repr=False)
+    azure_tenant_id: str | None = None
+    azure_client_id: str | None = None
+    azure_client_secret: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if (self.warehouse is None) is (self.http_path is None):
+            raise ValueError("needs the id of a SQL warehouse as warehouse, or its path as http_path, and not both")
+        if self.http_path is not None and not re.fullmatch(r"/sql/1\.0/(warehouses|endpoints)/\w+", self.http_path):
+            raise ValueError("has an http_path that is no SQL warehouse's; it looks like /sql/1.0/warehouses/1a2b3c4d")
+        given = {key for keys in _AUTHENTICATIONS for key in keys if getattr(self, key) is not None}
+        if given and given not in map(set, _AUTHENTICATIONS):
+            raise ValueError(
+                "needs one whole way to authenticate: token, or client_id and client_secret, or azure_tenant_id, "
+                "azure_client_id and azure_client_secret, or profile"
+            )
+
+    @property
+    def warehouse_id(self) -> str:
+        """The id of the SQL warehouse."""
+        return self.warehouse or str(self.http_path).rpartition("/")[2]
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class DatabricksConfig(UnityConfig):
+    """Delta tables in Unity Catalog, which a SQL warehouse writes from the files that are staged on a volume.
+
+    `json`: what columns of json and jsonb land as.
+    """
+
+    kind: Literal["databricks"]
+    json: Literal["string", "variant"] = "string"
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class DeltaConfig:
+    """Delta tables at `<path>/<schema>/<table>`, written by delta-rs: in a local directory or an object store.
+
+    `options` are for an object store. With `unity`, tables in an object store are registered as external tables.
+    """
+
+    path: Place
     kind: Literal["delta"] = "delta"
+    options: Options = field(default_factory=dict, repr=False)
+    unity: UnityConfig | None = None
+
+    def __post_init__(self) -> None:
+        if self.unity is not None and not is_url(self.path):
+            raise ValueError("has unity, which registers tables of an object store: path is to be its URL")
+
+
+def _kind(data: object) -> str:
+    return str(data.get("kind", "delta") if isinstance(data, dict) else getattr(data, "kind", "delta"))
+
+
+_BY_KIND: Final = Discriminator(
+    _kind, custom_error_type="kind", custom_error_message="kind must be delta or databricks"
+)
+DestinationConfig = Annotated[
+    Annotated[DeltaConfig, Tag("delta")] | Annotated[DatabricksConfig, Tag("databricks")], _BY_KIND
+]
+"""What a pipeline file says of its lake."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -190,6 +298,18 @@ class Pipeline:
     limits: Limits = Limits()
     parity: Parity = Parity()
     orchestration: Orchestration = Orchestration()
+
+    def __post_init__(self) -> None:
+        path, databricks = self.staging.path, isinstance(self.destination, DatabricksConfig)
+        if databricks and not re.match(r"/Volumes/[^/]+/[^/]+/[^/]+", path):
+            raise ValueError(
+                "with a Databricks destination, staging.path is a folder of a volume that the warehouse can read: "
+                "/Volumes/<catalog>/<schema>/<volume>/…"
+            )
+        if not isinstance(self.destination, DatabricksConfig) and any(
+            line.target for line in self.tables if self.destination.unity is None
+        ):
+            raise ValueError("target gives a table another name in Unity Catalog, and the destination has none")
 
     def table(self, name: TableName) -> Table | None:
         """What the file says of a table: the last line that matches, or None."""
@@ -267,9 +387,25 @@ def _build(
         return result
     if isinstance(node, yaml.SequenceNode):
         return [_build(item, (*loc, i), lines, env) for i, item in enumerate(node.value)]
+    if loc and _is_secret(loc) and isinstance(node, yaml.ScalarNode) and not _is_reference(node.value):
+        line, key = node.start_mark.line + 1, loc[-1]
+        raise _Mistake(line, f"{key} is a secret, which is not written here: name an environment variable, as ${{VAR}}")
     if isinstance(node, yaml.ScalarNode) and _OPEN in node.value:
         return _expanded(node, env)
     return yaml.SafeLoader("").construct_object(node)
+
+
+def _is_secret(loc: tuple[str | int, ...]) -> bool:
+    """Whether a key holds a secret. Of `options`, all do whose name says so: object_store has many."""
+    if loc[0] not in ("staging", "destination"):
+        return False
+    if "options" in loc:
+        return re.search("secret|password|token|_key$|sas", str(loc[-1])) is not None
+    return loc[-1] in SECRETS
+
+
+def _is_reference(text: str) -> bool:
+    return re.fullmatch(rf"{_OPEN}\w+{_CLOSE}", text) is not None
 
 
 def _expanded(node: yaml.ScalarNode, env: Mapping[str, str]) -> str:
@@ -288,23 +424,27 @@ def _sentence(error: ValidationError, path: Path, lines: Mapping[tuple[str | int
     # a misspelt key is also a missing one; the first says more
     first = min(mistakes, key=lambda mistake: mistake["type"] != "unexpected_keyword_argument")
     loc = tuple(part for part in first["loc"])
+    kind = str(loc[1]) if len(loc) > 1 else ""
+    if loc[:1] == ("destination",):
+        # the second part tells of which kind, and is no key of the file
+        loc = ("destination", *loc[2:])
     line = next((lines[loc[:n]] for n in range(len(loc), -1, -1) if loc[:n] in lines), 1)
     where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in loc).lstrip(".")
     if first["type"] == "unexpected_keyword_argument":
-        known = ", ".join(_keys(loc[:-1]))
+        known = ", ".join(_keys(loc[:-1], kind))
         what = f"unknown key {str(loc[-1])!r}; the keys here are {known}"
     elif first["type"] in ("missing", "missing_argument"):
         what = f"{where} is missing"
     else:
         message = str(first["msg"]).removeprefix("Value error, ")
-        what = f"{where}: {message[:1].lower()}{message[1:]}"
+        what = f"{where}: {message[:1].lower()}{message[1:]}" if where else message
     return f"{path.name} line {line}: {what}."
 
 
 _SECTIONS: Final[Mapping[str, Any]] = {
     "source": SourceConfig,
     "staging": StagingConfig,
-    "destination": DestinationConfig,
+    "destination": DeltaConfig,
     "tables": Table,
     "limits": Limits,
     "parity": Parity,
@@ -312,8 +452,10 @@ _SECTIONS: Final[Mapping[str, Any]] = {
 }
 
 
-def _keys(loc: tuple[str | int, ...]) -> Iterator[str]:
+def _keys(loc: tuple[str | int, ...], kind: str) -> Iterator[str]:
     section = _SECTIONS[str(loc[0])] if loc else Pipeline
+    if loc and loc[0] == "destination":
+        section = UnityConfig if loc[-1] == "unity" else DatabricksConfig if kind == "databricks" else DeltaConfig
     return ("pipeline" if name == "name" and not loc else name for name in section.__dataclass_fields__)
 
 
