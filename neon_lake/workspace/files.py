@@ -337,6 +337,6 @@ def _sentence(path: str, exc: Exception) -> str:
     if isinstance(exc, (errors.BadRequest, errors.ResourceConflict)):
         return f"Databricks refuses {path} ({brief(exc)}); change staging.path."
     return (
-        f"Databricks does not answer for {path} ({brief(exc.__cause__ or exc)}); run this again, and look at the workspace's status "
-        "if it stays so."
+        f"Databricks does not answer for {path} ({brief(exc.__cause__ or exc)}); run this again, and look at the "
+        "workspace's status if it stays so."
     )
