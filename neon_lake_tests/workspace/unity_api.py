@@ -1,0 +1,159 @@
+"""Unity Catalog: catalogs, schemas, volumes, tables, and what the caller may do with them.
+
+Source: https://docs.databricks.com/api/workspace/catalogs
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from neon_lake_tests.workspace.identity import USER
+from neon_lake_tests.workspace.metastore import Catalog, Metastore, Schema, Volume
+from neon_lake_tests.workspace.refusals import not_found
+
+_BASE = "/api/2.1/unity-catalog"
+
+
+class UnityApi:
+    """The routes under `/api/2.1/unity-catalog`."""
+
+    def __init__(self, metastore: Metastore) -> None:
+        self._metastore = metastore
+
+    def routes(self) -> list[Route]:
+        """What this answers to."""
+        return [
+            Route(f"{_BASE}/catalogs", self._catalogs, methods=["GET"]),
+            Route(f"{_BASE}/catalogs", self._create_catalog, methods=["POST"]),
+            Route(f"{_BASE}/catalogs/{{name}}", self._catalog, methods=["GET"]),
+            Route(f"{_BASE}/catalogs/{{name}}", self._delete_catalog, methods=["DELETE"]),
+            Route(f"{_BASE}/schemas", self._schemas, methods=["GET"]),
+            Route(f"{_BASE}/schemas", self._create_schema, methods=["POST"]),
+            Route(f"{_BASE}/schemas/{{name}}", self._schema, methods=["GET"]),
+            Route(f"{_BASE}/schemas/{{name}}", self._delete_schema, methods=["DELETE"]),
+            Route(f"{_BASE}/volumes", self._volumes, methods=["GET"]),
+            Route(f"{_BASE}/volumes", self._create_volume, methods=["POST"]),
+            Route(f"{_BASE}/volumes/{{name}}", self._volume, methods=["GET"]),
+            Route(f"{_BASE}/volumes/{{name}}", self._delete_volume, methods=["DELETE"]),
+        ]
+
+    # --- catalogs
+
+    def _catalogs(self, _: Request) -> Response:
+        return JSONResponse({"catalogs": [_catalog(each) for each in self._metastore.catalogs()]})
+
+    async def _create_catalog(self, request: Request) -> Response:
+        body = await request.json()
+        return JSONResponse(_catalog(self._metastore.create_catalog(body["name"], comment=body.get("comment"))))
+
+    def _catalog(self, request: Request) -> Response:
+        return JSONResponse(_catalog(self._metastore.catalog(request.path_params["name"])))
+
+    def _delete_catalog(self, request: Request) -> Response:
+        self._metastore.drop_catalog(request.path_params["name"], force=_force(request))
+        return JSONResponse({})
+
+    # --- schemas
+
+    def _schemas(self, request: Request) -> Response:
+        catalog = self._metastore.catalog(request.query_params["catalog_name"])
+        return JSONResponse({"schemas": [_schema(each) for _, each in sorted(catalog.schemas.items())]})
+
+    async def _create_schema(self, request: Request) -> Response:
+        body = await request.json()
+        made = self._metastore.create_schema(body["catalog_name"], body["name"], comment=body.get("comment"))
+        return JSONResponse(_schema(made))
+
+    def _schema(self, request: Request) -> Response:
+        return JSONResponse(_schema(self._metastore.schema(*_parts(request, 2))))
+
+    def _delete_schema(self, request: Request) -> Response:
+        catalog, name = _parts(request, 2)
+        self._metastore.drop_schema(catalog, name, force=_force(request))
+        return JSONResponse({})
+
+    # --- volumes
+
+    def _volumes(self, request: Request) -> Response:
+        query = request.query_params
+        schema = self._metastore.schema(query["catalog_name"], query["schema_name"])
+        return JSONResponse({"volumes": [_volume(each) for _, each in sorted(schema.volumes.items())]})
+
+    async def _create_volume(self, request: Request) -> Response:
+        body = await request.json()
+        made = self._metastore.create_volume(
+            body["catalog_name"], body["schema_name"], body["name"], comment=body.get("comment")
+        )
+        return JSONResponse(_volume(made))
+
+    def _volume(self, request: Request) -> Response:
+        return JSONResponse(_volume(self._metastore.volume(*_parts(request, 3))))
+
+    def _delete_volume(self, request: Request) -> Response:
+        self._metastore.drop_volume(*_parts(request, 3))
+        return JSONResponse({})
+
+
+def _parts(request: Request, count: int) -> list[str]:
+    name: str = request.path_params["name"]
+    parts = name.split(".")
+    if len(parts) != count:
+        raise not_found(f"'{name}' is not a name of {count} parts.")
+    return parts
+
+
+def _force(request: Request) -> bool:
+    return request.query_params.get("force", "false").lower() == "true"
+
+
+def _made(entity: Catalog | Schema | Volume) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "owner": USER,
+        "created_at": entity.created,
+        "created_by": USER,
+        "updated_at": entity.created,
+        "updated_by": USER,
+    }
+    if entity.comment is not None:
+        made["comment"] = entity.comment
+    return made
+
+
+def _catalog(catalog: Catalog) -> dict[str, Any]:
+    return {
+        "name": catalog.name,
+        "full_name": catalog.name,
+        "catalog_type": "MANAGED_CATALOG",
+        "securable_type": "CATALOG",
+        "isolation_mode": "OPEN",
+        "id": catalog.id,
+        **_made(catalog),
+    }
+
+
+def _schema(schema: Schema) -> dict[str, Any]:
+    return {
+        "name": schema.name,
+        "catalog_name": schema.catalog,
+        "full_name": f"{schema.catalog}.{schema.name}",
+        "catalog_type": "MANAGED_CATALOG",
+        "schema_id": schema.id,
+        **_made(schema),
+    }
+
+
+def _volume(volume: Volume) -> dict[str, Any]:
+    return {
+        "name": volume.name,
+        "catalog_name": volume.catalog,
+        "schema_name": volume.schema,
+        "full_name": volume.full_name,
+        "volume_type": "MANAGED",
+        "storage_location": volume.folder.as_uri(),
+        "volume_id": volume.id,
+        **_made(volume),
+    }
