@@ -5,17 +5,30 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from neon_lake.errors import StagingUnavailable
 from neon_lake.staging.local import LocalStorage
+from neon_lake.staging.object_store import ObjectStorage
 from neon_lake.staging.storage import Storage
+from neon_lake_tests.fixtures.object_stores import LOST, Bucket
 
 
 @pytest.fixture
-def storage(tmp_path: Path) -> Storage:
+def local(tmp_path: Path) -> Storage:
     return LocalStorage(tmp_path / "staging")
+
+
+@pytest.fixture
+def remote(bucket: Bucket) -> Storage:
+    return ObjectStorage(f"{bucket.url}/lab/staging", options=bucket.store.options)
+
+
+@pytest.fixture(params=["local", "remote"])
+def storage(request: pytest.FixtureRequest) -> Storage:
+    return cast(Storage, request.getfixturevalue(request.param))
 
 
 def test_what_is_created_is_read_and_listed(storage: Storage) -> None:
@@ -71,7 +84,8 @@ def test_names_are_those_of_one_folder_in_order(storage: Storage) -> None:
     assert storage.names("none") == []
 
 
-def test_what_a_dead_writer_left_is_swept_when_it_is_old(storage: Storage) -> None:
+def test_what_a_dead_writer_left_is_swept_when_it_is_old(local: Storage) -> None:
+    storage = local
     storage.create("a/whole", b"1")
     with storage.sink("a/x") as file:
         file.write(b"half")
@@ -83,6 +97,31 @@ def test_what_a_dead_writer_left_is_swept_when_it_is_old(storage: Storage) -> No
     assert [e.path for e in storage.list("")] == ["a/whole", "a/x"]
     with pytest.raises(StagingUnavailable):
         unfinished.__exit__(None, None, None)
+
+
+def test_a_dead_writer_leaves_nothing_in_an_object_store(remote: Storage, bucket: Bucket) -> None:
+    unfinished = remote.sink("a/y")
+    unfinished.__enter__().write(bytes(30 << 20))
+    assert bucket.paths() == []
+    assert bucket.uploads() == 0
+    assert remote.sweep(datetime.now(UTC) + timedelta(hours=1)) == 0
+
+
+@pytest.mark.parametrize("size", [0, 1, (8 << 20) + 1, 30 << 20])
+def test_a_sink_keeps_every_byte(storage: Storage, size: int) -> None:
+    data = bytes(i % 251 for i in range(min(size, 1 << 16))) * (size // (1 << 16) + 1)
+    with storage.sink("a/x") as file:
+        file.write(data[:size])
+    assert storage.read("a/x") == data[:size]
+
+
+def test_a_create_whose_answer_is_lost_is_not_taken_for_another_ones(remote: Storage, bucket: Bucket) -> None:
+    bucket.put(LOST, b"1")
+    assert remote.create("x", b"1")
+    assert not remote.create("x", b"1")
+    bucket.put(LOST, b"2")
+    assert not remote.create("x", b"2")
+    assert remote.read("x") == b"1"
 
 
 def test_folders_may_come_and_go_under_many_writers(storage: Storage) -> None:
