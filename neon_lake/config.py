@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import yaml
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic.dataclasses import dataclass
 
 from neon_lake.errors import ConfigError
@@ -136,8 +145,8 @@ Options = Annotated[Mapping[str, str], Field(repr=False)]
 class StagingConfig:
     """Where the change log lies, and for how long it is kept once it is applied everywhere.
 
-    `path`: a local directory, the URL of an object store, or, with a Databricks destination, a folder of a Unity Catalog
-    volume: `/Volumes/<catalog>/<schema>/<volume>/…`. `options` are for an object store.
+    `path`: a local directory, the URL of an object store, or, with a Databricks destination, a folder of a Unity
+    Catalog volume: `/Volumes/<catalog>/<schema>/<volume>/…`. `options` are for an object store.
     """
 
     path: Place
@@ -161,8 +170,8 @@ class UnityConfig:
 
     `warehouse` is the id of the SQL warehouse, or `http_path` the path that its page shows. A table of the source's
     schema S lands in the schema `schemas[S]`, else `schema`, else S, of `catalog`. One way to authenticate: `token`, or
-    `client_id` and `client_secret` (OAuth of a service principal), or the three of `azure_…` (Entra ID), or `profile` of
-    the file `~/.databrickscfg`; without any, the environment says (https://docs.databricks.com/dev-tools/auth).
+    `client_id` and `client_secret` (OAuth of a service principal), or the three of `azure_…` (Entra ID), or `profile`
+    of the file `~/.databrickscfg`; without any, the environment says (https://docs.databricks.com/dev-tools/auth).
     """
 
     catalog: Annotated[str, Field(min_length=1)]
@@ -195,6 +204,19 @@ class UnityConfig:
     def warehouse_id(self) -> str:
         """The id of the SQL warehouse."""
         return self.warehouse or str(self.http_path).rpartition("/")[2]
+
+    def name(self, table: TableName, target: str | None) -> tuple[str, str, str]:
+        """Catalog, schema and name of a table in Unity Catalog; `target` is what the table's line says.
+
+        Unity Catalog has names in lower case, and not with every character; others become `_`.
+        Source: https://docs.databricks.com/sql/language-manual/sql-ref-names
+        """
+        schema = self.schemas.get(table.schema) or self.schema or table.schema
+        return _allowed(self.catalog), _allowed(schema), _allowed(target or table.name)
+
+
+def _allowed(name: str) -> str:
+    return re.sub(r"[\x00-\x20./\x7f]", "_", name.lower())
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -315,6 +337,13 @@ class Pipeline:
         """What the file says of a table: the last line that matches, or None."""
         return next((line for line in reversed(self.tables) if line.matches(name)), None)
 
+    def unity_name(self, table: TableName) -> tuple[str, str, str] | None:
+        """Catalog, schema and name of a table in Unity Catalog, when it is to be there."""
+        destination = self.destination
+        unity = destination if isinstance(destination, UnityConfig) else destination.unity
+        line = self.table(table)
+        return unity.name(table, line.target if line else None) if unity else None
+
 
 def config_path(given: str | None = None) -> Path:
     """The pipeline file: as given, else `NEON_LAKE_CONFIG`, else `neon_lake.yaml` in the working directory."""
@@ -388,8 +417,8 @@ def _build(
     if isinstance(node, yaml.SequenceNode):
         return [_build(item, (*loc, i), lines, env) for i, item in enumerate(node.value)]
     if loc and _is_secret(loc) and isinstance(node, yaml.ScalarNode) and not _is_reference(node.value):
-        line, key = node.start_mark.line + 1, loc[-1]
-        raise _Mistake(line, f"{key} is a secret, which is not written here: name an environment variable, as ${{VAR}}")
+        what = f"{loc[-1]} is a secret, which is not written here: name an environment variable, as ${{VAR}}"
+        raise _Mistake(node.start_mark.line + 1, what)
     if isinstance(node, yaml.ScalarNode) and _OPEN in node.value:
         return _expanded(node, env)
     return yaml.SafeLoader("").construct_object(node)
@@ -423,7 +452,7 @@ def _sentence(error: ValidationError, path: Path, lines: Mapping[tuple[str | int
     mistakes = error.errors(include_input=False, include_url=False)
     # a misspelt key is also a missing one; the first says more
     first = min(mistakes, key=lambda mistake: mistake["type"] != "unexpected_keyword_argument")
-    loc = tuple(part for part in first["loc"])
+    loc = tuple(first["loc"])
     kind = str(loc[1]) if len(loc) > 1 else ""
     if loc[:1] == ("destination",):
         # the second part tells of which kind, and is no key of the file

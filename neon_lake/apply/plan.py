@@ -74,3 +74,10 @@ def target_schema(
     if deletes is Deletes.SOFT:
         fields.append(pa.field(DELETED_AT, TIMESTAMP))
     return pa.schema(fields)
+
+
+def nothing(schema: pa.Schema) -> MergePlan:
+    """A plan that changes no row of a target of this schema."""
+    empty = schema.empty_table()
+    keys = [f.name for f in schema if f.metadata and KEY in f.metadata]
+    return MergePlan(rows=empty, deletes=empty.select(keys), only_new=True)

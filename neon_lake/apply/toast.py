@@ -53,13 +53,13 @@ def filled(
     wanted = {name: mask for name, mask in unsent.items() if mask[chosen].any()}
     if not wanted:
         return rows, incomplete
-    origins = {name: _origins(events.previous, mask)[chosen] for name, mask in wanted.items()}
+    origins = {name: origins(events.previous, mask)[chosen] for name, mask in wanted.items()}
     if applied:
         origins = {name: np.where(origin < 0, ~chosen, origin) for name, origin in origins.items()}
     asked = np.unique(np.concatenate([~o[o < 0] for o in origins.values()]))
     keys = [column.name for column in events.relation.key]
-    before = asked if applied else _before(events, asked)
-    found, place = _from_target(events, before, keys, [*wanted, RESCUED], lookup)
+    there = asked if applied else before(events, asked)
+    found, place = _from_target(events, there, keys, [*wanted, RESCUED], lookup)
     for name, origin in origins.items():
         outside = origin < 0
         at = np.where(outside, place[np.searchsorted(asked, np.where(outside, ~origin, 0))], -1) if len(asked) else None
@@ -74,7 +74,7 @@ def filled(
     return rows, incomplete
 
 
-def _origins(previous: Indices, mask: Mask) -> Indices:
+def origins(previous: Indices, mask: Mask) -> Indices:
     """For each event the event that sent the value; or ~e, when event e was the first and the target has the value.
 
     Follows `previous` for all events at once, doubling the stride: log2 of the longest chain rounds.
@@ -89,7 +89,7 @@ def _origins(previous: Indices, mask: Mask) -> Indices:
     return np.where(mask[step], ~step, step)
 
 
-def _before(events: Events, asked: Indices) -> Indices:
+def before(events: Events, asked: Indices) -> Indices:
     """The events that have the keys which the target knows these by: a moved row has the key that it moved from."""
     moved = events.begins[asked] & (asked > 0)
     return np.where(moved, asked - 1, asked)

@@ -7,11 +7,11 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import dagster as dg
-import pyarrow as pa
 
+from neon_lake.apply.delta_types import delta_type
 from neon_lake.apply.plan import target_schema
 from neon_lake.change import COMMITTED_AT, DELETED_AT, LSN, OP, ROW_ID, SEQUENCE
-from neon_lake.config import Pipeline, Table, WriteMode
+from neon_lake.config import DatabricksConfig, DeltaConfig, Pipeline, Table, WriteMode, is_url
 from neon_lake.orchestration.names import CONTENT, ROW_COUNT
 from neon_lake.schema import KEY, RESCUED, Relation, TableName
 
@@ -65,7 +65,7 @@ class Translator:
             deps=[self.source_key(relation.table)],
             description=relation.comment or f"The table {relation.table} of the source, as a Delta table.",
             group_name=self.group(),
-            kinds={"postgres", "delta"},
+            kinds={"postgres", "databricks" if isinstance(self.config.destination, DatabricksConfig) else "delta"},
             metadata=self.metadata(relation),
         )
 
@@ -117,11 +117,11 @@ class Translator:
 
     def metadata(self, relation: Relation) -> dict[str, Any]:
         """What is known of the table in the lake before anything runs."""
-        path = f"{self.config.destination.path.rstrip('/')}/{relation.table.path}"
-        found: dict[str, Any] = {
-            "dagster/table_name": str(relation.table),
-            "dagster/uri": path if "://" in path else f"file://{path}",
-        }
+        unity = self.config.unity_name(relation.table)
+        found: dict[str, Any] = {"dagster/table_name": ".".join(unity) if unity else str(relation.table)}
+        if isinstance(self.config.destination, DeltaConfig):
+            path = f"{self.config.destination.path.rstrip('/')}/{relation.table.path}"
+            found["dagster/uri"] = path if is_url(path) else f"file://{path}"
         if relation.columns:
             found["dagster/column_schema"] = self.columns(relation)
             found["dagster/column_lineage"] = self.lineage(relation)
@@ -170,32 +170,6 @@ def source_columns(relation: Relation) -> dg.TableSchema:
 
 def _key_constraint(*, key: bool, nullable: bool) -> dg.TableColumnConstraints:
     return dg.TableColumnConstraints(nullable=nullable and not key, other=["key"] if key else [])
-
-
-_SQL_TYPES: Mapping[pa.DataType, str] = {
-    pa.bool_(): "boolean",
-    pa.int16(): "smallint",
-    pa.int32(): "int",
-    pa.int64(): "bigint",
-    pa.float32(): "float",
-    pa.float64(): "double",
-    pa.string(): "string",
-    pa.binary(): "binary",
-    pa.date32(): "date",
-    pa.timestamp("us"): "timestamp_ntz",
-    pa.timestamp("us", tz="UTC"): "timestamp",
-}
-
-
-def delta_type(arrow: pa.DataType) -> str:
-    """The name that Delta's SQL has for an Arrow type (https://docs.delta.io, data types)."""
-    if pa.types.is_decimal(arrow):
-        return f"decimal({arrow.precision},{arrow.scale})"
-    if pa.types.is_list(arrow):
-        return f"array<{delta_type(arrow.value_type)}>"
-    if pa.types.is_map(arrow):
-        return f"map<{delta_type(arrow.key_type)},{delta_type(arrow.item_type)}>"
-    return _SQL_TYPES.get(arrow, str(arrow))
 
 
 def _part(name: str) -> str:

@@ -5,33 +5,35 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from typing import Final
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from neon_lake.apply.append import append
-from neon_lake.apply.copies import copies
-from neon_lake.apply.mirror import mirror
-from neon_lake.apply.plan import target_schema
-from neon_lake.change import COMMITTED_AT, Lsn
-from neon_lake.config import Table, WriteMode
-from neon_lake.destinations.base import Target
+from neon_lake.change import Lsn
+from neon_lake.config import Table
+from neon_lake.destinations.base import Target, Warehouse
 from neon_lake.errors import ChainDamaged, DestinationError, ResyncNeeded
 from neon_lake.failpoints import failpoint
 from neon_lake.lifecycle import Event as Happening
 from neon_lake.lifecycle import Mark, State, after, event_of, sentence, state_of
-from neon_lake.pipeline.following import check_imprint, check_partitions, check_settings, follow, nothing
+from neon_lake.pipeline.following import check_imprint, check_partitions, check_settings, follow
+from neon_lake.pipeline.handing_over import WarehouseWriter
 from neon_lake.pipeline.parts import Parts, Progress
-from neon_lake.pipeline.portions import behind, joined, portions
+from neon_lake.pipeline.planning import PlanWriter
+from neon_lake.pipeline.portions import behind
 from neon_lake.pipeline.results import TableResult
 from neon_lake.pipeline.snapshots import apply_snapshot, usable
+from neon_lake.pipeline.writing import Writer
 from neon_lake.schema import Relation, TableName
 from neon_lake.staging.segment import Counts
 
 QUIET: Final = 64
 """After so many manifests without a change of a table, an empty commit moves its watermark on."""
+
+
+def writer_of(parts: Parts) -> Writer:
+    """Who writes the lake."""
+    if isinstance(parts.destination, Warehouse):
+        return WarehouseWriter(parts, parts.destination)
+    return PlanWriter(parts, parts.destination)
 
 
 def apply(parts: Parts, relations: Sequence[Relation], until: Lsn | None = None) -> dict[TableName, TableResult]:
@@ -63,7 +65,7 @@ def apply_table(parts: Parts, relation: Relation, settings: Table, mark: Mark | 
         _refuse_foreign(parts, target)
         stored = parts.log.snapshot_position(name)
         if usable(stored, watermark, mark.lsn if mark else None) and (snapshot := parts.log.snapshot(name)):
-            target = apply_snapshot(parts, snapshot, target, settings)
+            target = apply_snapshot(parts, writer_of(parts), snapshot, target, settings)
             if mark:
                 failpoint("apply.before-unmark")
                 parts.log.unmark(name)
@@ -126,34 +128,25 @@ def _carry_on(
     if until is not None:
         chain = tuple(m for m in chain if m.start < until)
     end = max(first, min(chain[-1].end, until or chain[-1].end)) if chain else first
-    portion = None
-    for portion in portions(parts, target, chain, end):
-        changes, relation = joined(target, portion.pieces)
-        schema = target_schema(relation, settings.deletes, mode=settings.mode)
-        lookup = partial(parts.destination.lookup, target)
-        if settings.mode is WriteMode.APPEND:
-            plan = append(relation, changes, lookup)
-        elif relation.keyless:
-            plan = copies(relation, changes, partial(lookup, columns=()))
-        else:
-            plan = mirror(relation, changes, lookup, deletes=settings.deletes)
-        for hour, counts in by_hour(changes).items():
+    applied = False
+    for step in writer_of(parts).changes(target, settings, chain, end):
+        applied, target = True, step.target
+        for hour, counts in step.hours.items():
             hours[hour] = hours.get(hour, Counts()) + counts
         result = replace(
             result,
-            incomplete=result.incomplete + plan.incomplete,
-            last_commit_at=pc.max(changes[COMMITTED_AT]).as_py() or result.last_commit_at,
+            incomplete=result.incomplete + step.incomplete,
+            last_commit_at=step.last_commit_at or result.last_commit_at,
         )
-        target = parts.destination.merge(target, schema, plan, portion.watermark, portion.within)
         parts.progress(Progress(verb="apply", table=result.table, rows=summed(hours).total))
     # changes of before the watermark would be read again and again, and hold back the log
-    if portion is None and (len(chain) >= QUIET or any(manifest.of(target.table) for manifest in chain)):
-        target = parts.destination.merge(target, target.schema, nothing(target.schema), end)
+    if not applied and (len(chain) >= QUIET or any(manifest.of(target.table) for manifest in chain)):
+        target = parts.destination.advance(target, target.schema, end)
     result = replace(
         result,
         state=after(result.state, Happening.BATCH_APPLIED),
         first=first,
-        watermark=end,
+        watermark=max(end, target.watermark or end),
         hours=hours,
         counts=summed(hours),
     )
@@ -163,12 +156,6 @@ def _carry_on(
             "so their unchanged values are unknown."
         )
     return result, target
-
-
-def by_hour(changes: pa.Table) -> dict[datetime, Counts]:
-    """Count changes by the hour of their commit (UTC)."""
-    hours = pc.floor_temporal(changes[COMMITTED_AT], unit="hour")
-    return {h.as_py(): Counts.of(changes.filter(pc.equal(hours, h))) for h in pc.unique(hours).sort()}
 
 
 def summed(hours: Mapping[datetime, Counts]) -> Counts:

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from neon_lake.apply.plan import MergePlan, target_schema
+from neon_lake.apply.plan import target_schema
 from neon_lake.change import DELETED_AT, LSN, OP, TRUNCATE
 from neon_lake.config import Deletes, Table, WriteMode
 from neon_lake.destinations.base import Target
 from neon_lake.errors import ResyncNeeded, TableRefused
 from neon_lake.imprint import Imprint
 from neon_lake.pipeline.parts import Parts
-from neon_lake.schema import EXCLUDED, IMPRINT, KEY, Relation, difference
+from neon_lake.schema import EXCLUDED, IMPRINT, Relation, difference
 from neon_lake.staging.manifest import Manifest
 
 
@@ -102,11 +102,4 @@ def follow(parts: Parts, target: Target, relation: Relation, settings: Table) ->
         raise ResyncNeeded(f"The schema of {target.table} changed: {found.obstacle}.")
     assert target.watermark is not None
     schema = target_schema(now, settings.deletes, mode=settings.mode)
-    return parts.destination.merge(target, schema, nothing(schema), target.watermark)
-
-
-def nothing(schema: pa.Schema) -> MergePlan:
-    """A plan that changes no row."""
-    empty = schema.empty_table()
-    keys = [f.name for f in schema if f.metadata and KEY in f.metadata]
-    return MergePlan(rows=empty, deletes=empty.select(keys), only_new=True)
+    return parts.destination.advance(target, schema, target.watermark)

@@ -10,7 +10,6 @@ from neon_lake.destinations.base import Target
 from neon_lake.failpoints import failpoint
 from neon_lake.lifecycle import Mark, State, state_of
 from neon_lake.pipeline import slots
-from neon_lake.pipeline.following import nothing
 from neon_lake.pipeline.parts import Parts
 from neon_lake.pipeline.results import Expired, Status, TableStatus
 from neon_lake.schema import Relation, TableName
@@ -90,7 +89,7 @@ def expire(parts: Parts, relations: Sequence[Relation], now: datetime) -> Expire
     for target, reached in zip(targets, watermarks, strict=True):
         # a table that had no change in what goes must not look as if it had missed some
         if target and target.watermark is not None and kept_from is not None and target.watermark < kept_from:
-            parts.destination.merge(target, target.schema, nothing(target.schema), reached)
+            parts.destination.advance(target, target.schema, reached)
     unfinished = parts.log.remove(choice, now)
     failpoint("expire.log-removed")
     return Expired(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from neon_lake.config import Pipeline, Table
-from neon_lake.destinations.base import Destination
+from neon_lake.destinations.base import Lake, Warehouse
 from neon_lake.schema import TableName
 from neon_lake.sources.base import Source
 from neon_lake.staging.log import ChangeLog
@@ -16,23 +16,55 @@ from neon_lake.staging.manifest import Owner
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """A step on the way: which verb, on which table if one, and how many rows it has come along."""
+    """A step on the way: which verb, on which table if one, and how many rows it has come along; or something `said`."""
 
     verb: str
     table: TableName | None = None
     rows: int = 0
     done: bool = False
+    said: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """What was asked of paid services: SQL statements, seconds that the warehouse worked or started, bytes uploaded."""
+
+    statements: int = 0
+    warehouse_seconds: float = 0.0
+    starting_seconds: float = 0.0
+    bytes_uploaded: int = 0
+
+    def __bool__(self) -> bool:
+        return self != Costs()
+
+    def __sub__(self, other: Costs) -> Costs:
+        return Costs(**{name: value - getattr(other, name) for name, value in vars(self).items()})
+
+    def __add__(self, other: Costs) -> Costs:
+        return Costs(**{name: value + getattr(other, name) for name, value in vars(self).items()})
+
+    def __str__(self) -> str:
+        started = f", {self.starting_seconds:.0f} s to start it" if self.starting_seconds else ""
+        return (
+            f"{self.statements} statements, {self.bytes_uploaded:,} bytes uploaded, "
+            f"{self.warehouse_seconds:.1f} s on the warehouse{started}"
+        )
+
+    def to_json(self) -> dict[str, float]:
+        """For `--json`."""
+        return {name: round(value, 3) for name, value in vars(self).items()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """Source, log and lake of one pipeline; `progress` is told what happens."""
+    """Source, log and lake of one pipeline; `progress` is told what happens, `costs` tells what it has cost so far."""
 
     config: Pipeline
     source: Source
     log: ChangeLog
-    destination: Destination
+    destination: Lake | Warehouse
     progress: Callable[[Progress], None] = lambda _: None
+    costs: Callable[[], Costs] = Costs
 
     @cached_property
     def owner(self) -> Owner:

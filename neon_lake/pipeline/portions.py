@@ -16,6 +16,7 @@ from neon_lake.pipeline.following import check_keys
 from neon_lake.pipeline.parts import Parts
 from neon_lake.schema import Relation, difference
 from neon_lake.staging.manifest import Manifest
+from neon_lake.staging.segment import Segment
 
 Rows = tuple[pa.Table, Relation]
 """Changes, and the relation that they were made of."""
@@ -46,16 +47,23 @@ def changes_of(
     parts: Parts, target: Target, manifests: Sequence[Manifest], *, since: Lsn, until: Lsn | None = None
 ) -> Iterator[Rows]:
     """The changes of the target's table that commit in [since, until), segment by segment."""
-    for manifest in manifests:
-        for segment in manifest.of(target.table):
-            rows = parts.log.read(segment)
-            inside = pc.greater_equal(rows[LSN], int(since))
-            if until is not None:
-                inside = pc.and_(inside, pc.less(rows[LSN], int(until)))
-            # a copy of everything would be the dearest step of all, and is seldom called for
-            rows = rows if pc.all(inside).as_py() else rows.filter(inside)
-            if len(rows):
-                yield rows, manifest.relations[segment.relation]
+    found = [(s, manifest.relations[s.relation]) for manifest in manifests for s in manifest.of(target.table)]
+    return within(parts, found, since=since, until=until)
+
+
+def within(
+    parts: Parts, segments: Sequence[tuple[Segment, Relation]], *, since: Lsn, until: Lsn | None = None
+) -> Iterator[Rows]:
+    """The changes of these segments that commit in [since, until), segment by segment."""
+    for segment, relation in segments:
+        rows = parts.log.read(segment)
+        inside = pc.greater_equal(rows[LSN], int(since))
+        if until is not None:
+            inside = pc.and_(inside, pc.less(rows[LSN], int(until)))
+        # a copy of everything would be the dearest step of all, and is seldom called for
+        rows = rows if pc.all(inside).as_py() else rows.filter(inside)
+        if len(rows):
+            yield rows, relation
 
 
 def portions(parts: Parts, target: Target, chain: Sequence[Manifest], end: Lsn) -> Iterator[Portion]:
@@ -125,14 +133,19 @@ def joined(target: Target, pieces: Sequence[Rows]) -> tuple[pa.Table, Relation]:
     Columns that an older change lacks are null in it; those that the table no longer has are left out. Raises
     `ResyncNeeded` when the target cannot follow the relation by adding columns.
     """
-    for _, relation in pieces:
-        if changed := difference(target.schema, relation).changed:
-            raise ResyncNeeded(f"Column {changed[0]} of {target.table} changed its type or its part in the key.")
-    relation = pieces[-1][1]
-    if obstacle := difference(target.schema, relation).obstacle:
-        raise ResyncNeeded(f"The schema of {target.table} changed: {obstacle}.")
+    relation = check_follows(target, [relation for _, relation in pieces])
     schema = change_schema(relation)
     found = [rows for rows, _ in pieces]
     changes = pa.concat_tables(found, promote_options="default").select(schema.names).cast(schema)
     check_keys(relation, changes.select([OP, *(column.name for column in relation.key)]))
     return changes, relation
+
+
+def check_follows(target: Target, relations: Sequence[Relation]) -> Relation:
+    """The last of these relations. Raises `ResyncNeeded` when the target cannot follow them by adding columns."""
+    for relation in relations:
+        if changed := difference(target.schema, relation).changed:
+            raise ResyncNeeded(f"Column {changed[0]} of {target.table} changed its type or its part in the key.")
+    if obstacle := difference(target.schema, relations[-1]).obstacle:
+        raise ResyncNeeded(f"The schema of {target.table} changed: {obstacle}.")
+    return relations[-1]

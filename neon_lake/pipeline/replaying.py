@@ -4,33 +4,31 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from neon_lake.apply.mirror import mirror
-from neon_lake.apply.plan import target_schema
-from neon_lake.change import COMMITTED_AT, LSN, OP, ROW_ID, Lsn
-from neon_lake.config import Deletes
+from neon_lake.change import OP, ROW_ID, Lsn
 from neon_lake.destinations.base import Target
 from neon_lake.errors import ConfigError, DestinationConflict
-from neon_lake.pipeline.applying import by_hour, summed
+from neon_lake.pipeline.applying import summed
 from neon_lake.pipeline.parts import Parts
-from neon_lake.pipeline.portions import changes_of, joined
 from neon_lake.pipeline.results import TableResult
+from neon_lake.pipeline.writing import Writer
 from neon_lake.schema import TableName
 from neon_lake.staging.log import ORIGIN
 from neon_lake.staging.manifest import Manifest
 
 
 def replay(
-    parts: Parts, table: TableName, deletes: Deletes, before: TableResult, since: datetime, until: datetime | None
+    parts: Parts,
+    writer: Writer,
+    table: TableName,
+    before: TableResult,
+    since: datetime,
+    until: datetime | None,
 ) -> TableResult:
     """Give the keys of a table that changed in [since, until) the state that they have at its watermark.
 
     Reads the log from `since` up to the watermark, so it repairs rows and moves none back; the watermark stays. Raises
-    `ConfigError` when the log does not reach back so far. Memory grows with the number of changes that are replayed.
+    `ConfigError` when the log does not reach back so far.
     """
     target = parts.destination.target(table)
     if target is None or target.watermark is None:
@@ -39,34 +37,25 @@ def replay(
         raise ConfigError(f"{table} has no key, so that no change of it can be applied again; run neon-lake resync.")
     if OP in target.schema.names:
         raise ConfigError(f"{table} has every change of it as a row (mode: append), so that none is applied again.")
-    if target.within:
-        raise DestinationConflict(f"{table} stands inside of a large transaction; run neon-lake sync first.")
+    if target.within or target.pending is not None:
+        raise DestinationConflict(f"{table} has a batch that was not finished; run neon-lake sync first.")
     manifests = _touched(parts, target, since)
     stored = parts.log.snapshot_position(table)
     # a snapshot holds also what no change carried (a column's default): nothing older may be put over it
     fence = stored if stored is not None and stored <= target.watermark else Lsn(0)
-    pieces = list(changes_of(parts, target, manifests, since=fence, until=target.watermark))
-    if not pieces:
+    done = writer.replay(target, parts.settings(table), manifests, fence=fence, since=since, until=until)
+    if done is None:
         return replace(before, version=target.version)
-    changes, relation = joined(target, pieces)
-    recent = changes.filter(pc.greater_equal(changes[COMMITTED_AT], pa.scalar(since)))
-    if not len(recent):
-        return replace(before, version=target.version)
-    changes = changes.filter(pc.greater_equal(changes[LSN], pc.min(recent[LSN])))
-    lookup = partial(parts.destination.lookup, target)
-    plan = mirror(relation, changes, lookup, deletes=deletes, fresh=False, touched_before=until)
-    done = parts.destination.merge(target, target_schema(relation, deletes), plan, target.watermark)
-    hours = by_hour(changes)
-    lacking = f"{plan.incomplete} rows of {table} cannot be made whole from the log; run neon-lake resync {table}."
+    lacking = f"{done.incomplete} rows of {table} cannot be made whole from the log; run neon-lake resync {table}."
     return replace(
         before,
-        version=done.version,
-        first=Lsn(pc.min(changes[LSN]).as_py()),
-        hours=hours,
-        counts=summed(hours),
-        last_commit_at=pc.max(changes[COMMITTED_AT]).as_py(),
-        incomplete=plan.incomplete,
-        error=lacking if plan.incomplete else None,
+        version=done.target.version,
+        first=done.first,
+        hours=done.hours,
+        counts=summed(done.hours),
+        last_commit_at=done.last_commit_at,
+        incomplete=done.incomplete,
+        error=lacking if done.incomplete else None,
     )
 
 

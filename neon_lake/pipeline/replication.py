@@ -6,12 +6,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from neon_lake.change import Lsn
 from neon_lake.config import Pipeline
-from neon_lake.destinations.delta import DeltaDestination
 from neon_lake.errors import (
     ConfigError,
     DestinationUnavailable,
@@ -27,15 +25,17 @@ from neon_lake.errors import (
 from neon_lake.lifecycle import Event, Mark, State, after, state_of
 from neon_lake.pipeline import applying, overview, slots, snapshots
 from neon_lake.pipeline.capture import capture
+from neon_lake.pipeline.opening import open_parts
 from neon_lake.pipeline.parity import compare, frontier
 from neon_lake.pipeline.parts import Parts, Progress
 from neon_lake.pipeline.replaying import replay
 from neon_lake.pipeline.results import Captured, Expired, Parity, Status, Synced, TableResult, Verified
 from neon_lake.schema import Relation, TableName
 from neon_lake.sources.base import Snapshot
-from neon_lake.sources.postgres import PostgresSource
-from neon_lake.staging.local import LocalStorage
-from neon_lake.staging.log import ORIGIN, UNKNOWN, ChangeLog
+from neon_lake.staging.log import ORIGIN, UNKNOWN
+
+if TYPE_CHECKING:
+    from databricks.sdk import WorkspaceClient
 
 ATTEMPTS: Final = 30
 """How many snapshots `verify` takes before it gives up on finding one that is a prefix of the commit order."""
@@ -61,18 +61,18 @@ class Replication:
         self.parts = parts
 
     @classmethod
-    def open(cls, config: Pipeline, *, progress: Callable[[Progress], None] = lambda _: None) -> Self:
-        """The pipeline that a pipeline file describes. Touches nothing yet."""
-        memory = config.limits.memory_mb << 20
-        return cls(
-            Parts(
-                config=config,
-                source=PostgresSource.of(config),
-                log=ChangeLog(LocalStorage(Path(config.staging.path)), memory=memory),
-                destination=DeltaDestination(Path(config.destination.path), pipeline=config.name),
-                progress=progress,
-            )
-        )
+    def open(
+        cls,
+        config: Pipeline,
+        *,
+        progress: Callable[[Progress], None] = lambda _: None,
+        client: WorkspaceClient | None = None,
+    ) -> Self:
+        """The pipeline that a pipeline file describes. Touches nothing yet.
+
+        `client` is a Databricks workspace's, in place of the one that the file says how to make. Raises `ConfigError`.
+        """
+        return cls(open_parts(config, progress, client))
 
     # --- the micro-batch
 
@@ -180,7 +180,7 @@ class Replication:
             return chosen.refused[table]
         self._ready()
         before = self._standing(chosen.relations[0], self.parts.log.marks().get(table))
-        return replay(self.parts, table, self.parts.settings(table).deletes, before, since, until)
+        return replay(self.parts, applying.writer_of(self.parts), table, before, since, until)
 
     # --- parity
 
@@ -269,13 +269,15 @@ class Replication:
 
     def _past(self, table: TableName, position: Lsn) -> bool:
         target = self.parts.destination.target(table)
-        return target is not None and target.watermark is not None and (target.watermark, target.within) > (position, 0)
+        if target is None or target.watermark is None:
+            return False
+        return (max(target.watermark, target.pending or target.watermark), target.within) > (position, 0)
 
     # --- looking, and cleaning up
 
     def check(self) -> tuple[Finding, ...]:
         """Look at source, staging and destination; what would go wrong is said before it does."""
-        found = [*self.parts.source.check(), self.parts.log.storage.check(), self.parts.destination.check()]
+        found = [*self.parts.source.check(), self.parts.log.storage.check(), *self.parts.destination.inspect()]
         if not any(finding.problem for finding in found):
             try:
                 self.parts.log.claim(self.parts.owner)

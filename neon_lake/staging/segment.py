@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, BinaryIO, Final, Self, cast
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from typing import Any, BinaryIO, ClassVar, Final, Self, cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from neon_lake.change import DELETE, INSERT, OP, TRUNCATE, UPDATE
+from neon_lake.change import COMMITTED_AT, DELETE, INSERT, LSN, OLD_KEY, OP, SEQUENCE, TRUNCATE, UNCHANGED, UPDATE
 from neon_lake.errors import LogDamaged
 
 ROW_GROUP: Final = 1 << 17
@@ -54,11 +56,78 @@ class Counts:
 NO_CHANGES: Final = Counts()
 
 
+def by_hour(changes: pa.Table) -> dict[datetime, Counts]:
+    """Count changes by the hour of their commit (UTC)."""
+    hours = pc.floor_temporal(changes[COMMITTED_AT], unit="hour")
+    operations = changes.select([OP])
+    distinct = pc.unique(hours).sort()
+    if len(distinct) == 1:
+        return {distinct[0].as_py(): Counts.of(operations)}
+    return {h.as_py(): Counts.of(operations.filter(pc.equal(hours, h))) for h in distinct}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What the changes of a segment are, for who applies them without reading them.
+
+    hours: counts by the hour of the commit (UTC); last_commit_at: of the last commit; unsent: columns whose TOASTed
+    value some change did not send; moved: whether a change altered a key; truncation: (`_lsn`, `_seq`, commit time) of
+    the last TRUNCATE.
+    """
+
+    COLUMNS: ClassVar = (OP, LSN, SEQUENCE, COMMITTED_AT, UNCHANGED, OLD_KEY)
+
+    hours: Mapping[datetime, Counts]
+    last_commit_at: datetime | None
+    unsent: tuple[str, ...] = ()
+    moved: bool = False
+    truncation: tuple[int, int, datetime] | None = None
+
+    @classmethod
+    def of(cls, changes: pa.Table) -> Self:
+        """Sum up changes, of which the columns `COLUMNS` are needed."""
+        truncates = np.flatnonzero(np.asarray(pc.equal(changes[OP], TRUNCATE)))
+        last = changes.slice(int(truncates[-1]), 1).to_pylist()[0] if len(truncates) else None
+        return cls(
+            hours=by_hour(changes),
+            last_commit_at=pc.max(changes[COMMITTED_AT]).as_py(),
+            unsent=tuple(sorted(pc.unique(pc.list_flatten(changes[UNCHANGED])).to_pylist())),
+            moved=changes[OLD_KEY].null_count < len(changes),
+            truncation=(last[LSN][0].as_py(), last[SEQUENCE][0].as_py(), last[COMMITTED_AT][0].as_py())
+            if last
+            else None,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The summary as a manifest holds it."""
+        lsn, sequence, moment = self.truncation or (None, None, None)
+        return {
+            "hours": {hour.isoformat(): asdict(counts) for hour, counts in self.hours.items()},
+            "last_commit_at": self.last_commit_at.isoformat() if self.last_commit_at else None,
+            "unsent": list(self.unsent),
+            "moved": self.moved,
+            "truncation": [lsn, sequence, moment.isoformat()] if moment else None,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of `to_json`."""
+        at, last = data["last_commit_at"], data["truncation"]
+        return cls(
+            hours={datetime.fromisoformat(hour): Counts(**counts) for hour, counts in data["hours"].items()},
+            last_commit_at=datetime.fromisoformat(at) if at else None,
+            unsent=tuple(data["unsent"]),
+            moved=data["moved"],
+            truncation=(last[0], last[1], datetime.fromisoformat(last[2])) if last else None,
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Segment:
     """A segment as its manifest names it: path in staging, rows, size in bytes, SHA-256 of the file.
 
-    `relation` is the index of its relation in the manifest; `loaded` is its size in memory, in bytes.
+    `relation` is the index of its relation in the manifest; `loaded` is its size in memory, in bytes. Segments of
+    snapshots, and of changes that were captured before there were summaries, have no `summary`.
     """
 
     path: str
@@ -68,15 +137,24 @@ class Segment:
     loaded: int
     sha256: str
     counts: Counts = NO_CHANGES
+    summary: Summary | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The segment as a manifest holds it."""
-        return asdict(self)
+        data = asdict(replace(self, summary=None))
+        return data | {"summary": self.summary.to_json() if self.summary else None}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The inverse of `to_json`."""
-        return cls(**{**data, "counts": Counts(**data["counts"])})
+        summary = data.get("summary")
+        return cls(
+            **{
+                **data,
+                "counts": Counts(**data["counts"]),
+                "summary": Summary.from_json(summary) if summary else None,
+            }
+        )
 
 
 class _Hashing:

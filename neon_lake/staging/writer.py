@@ -13,7 +13,7 @@ import pyarrow as pa
 from neon_lake.change import OP, ChangeBatch, change_schema
 from neon_lake.schema import RESCUED, Relation
 from neon_lake.staging import segment as segments
-from neon_lake.staging.segment import Counts, Segment
+from neon_lake.staging.segment import Counts, Segment, Summary
 from neon_lake.staging.storage import Storage
 
 SEGMENT_BYTES: Final = 64 << 20
@@ -113,8 +113,17 @@ class SegmentWriter:
     def _write(self, path: str, index: int, relation: Relation, batches: list[pa.RecordBatch]) -> Segment:
         is_changes = OP in batches[0].schema.names
         schema = change_schema(relation) if is_changes else snapshot_schema(relation)
-        counts = Counts.of(pa.Table.from_batches(batches).select([OP])) if is_changes else Counts()
+        described = pa.Table.from_batches([batch.select(Summary.COLUMNS) for batch in batches]) if is_changes else None
         with self._storage.sink(path) as file:
             rows, size, sha256 = segments.write(file, schema, batches)
         loaded = sum(batch.nbytes for batch in batches)
-        return Segment(path=path, relation=index, rows=rows, bytes=size, loaded=loaded, sha256=sha256, counts=counts)
+        return Segment(
+            path=path,
+            relation=index,
+            rows=rows,
+            bytes=size,
+            loaded=loaded,
+            sha256=sha256,
+            counts=Counts.of(described) if described is not None else Counts(),
+            summary=Summary.of(described) if described is not None else None,
+        )

@@ -9,11 +9,11 @@ from dataclasses import replace
 import psycopg
 import pytest
 
+from neon_lake.apply.plan import nothing
 from neon_lake.change import Lsn
 from neon_lake.errors import SlotGap, SlotLost, SourceRewound
 from neon_lake.lifecycle import State
 from neon_lake.pipeline import Replication
-from neon_lake.pipeline.following import nothing
 from neon_lake.schema import TableName
 from neon_lake_tests.fixtures.pipelines import Lab
 from neon_lake_tests.fixtures.postgres import Database

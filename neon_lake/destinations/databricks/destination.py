@@ -1,0 +1,357 @@
+"""`Warehouse` in Unity Catalog: Delta tables that a SQL warehouse writes from what is staged on a volume."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote, urlsplit
+
+import pyarrow as pa
+
+from neon_lake.apply.delta_types import delta_type
+from neon_lake.apply.staged import StagedChanges, StagedFile, StagedSnapshot
+from neon_lake.change import DELETED_AT, OP, Lsn
+from neon_lake.config import DatabricksConfig, Pipeline, SourceConfig
+from neon_lake.destinations.balance import BALANCE
+from neon_lake.destinations.base import Target
+from neon_lake.destinations.databricks import history, loads
+from neon_lake.destinations.databricks.changes import INCOMPLETE, UNFIT_KEY
+from neon_lake.destinations.databricks.inspection import Inspection
+from neon_lake.destinations.databricks.ledger import LOAD, MERGE, Entry, Intent, Ledger, Shelf
+from neon_lake.destinations.databricks.loads import Load
+from neon_lake.destinations.databricks.merges import merge, repair
+from neon_lake.destinations.databricks.sql import file, quoted
+from neon_lake.errors import DestinationConflict, DestinationError, Finding, ResyncNeeded, TableRefused
+from neon_lake.failpoints import failpoint
+from neon_lake.schema import TableName
+from neon_lake.workspace.connection import translated
+from neon_lake.workspace.statements import StatementFailed, Usage, Warehouse
+
+if TYPE_CHECKING:
+    from databricks.sdk import WorkspaceClient
+
+LOAD_BYTES: Final = 8 << 30
+"""Bytes of staged files that one statement loads; a larger table is loaded group by group, beside the old one."""
+LOAD_FILES: Final = 256
+
+_GONE: Final = frozenset({"TABLE_OR_VIEW_NOT_FOUND", "DELTA_TABLE_NOT_FOUND", "DELTA_PATH_DOES_NOT_EXIST"})
+_THERE_ALREADY: Final = "ALREADY_EXISTS"
+
+
+class DatabricksDestination:
+    """`Warehouse` in a workspace: the table `schema.name` is `<catalog>.<schema>.<name>`, as the pipeline file maps it.
+
+    `shelf` is where staging lies, at `root` for the warehouse; the ledger lies there too.
+    """
+
+    def __init__(self, client: WorkspaceClient, pipeline: Pipeline, shelf: Shelf, *, warehouse: Warehouse) -> None:
+        assert isinstance(pipeline.destination, DatabricksConfig)
+        self._client, self._pipeline, self._config = client, pipeline, pipeline.destination
+        self._root = pipeline.staging.path
+        self._ledger, self._warehouse = Ledger(shelf), warehouse
+
+    # --- names
+
+    def name(self, table: TableName) -> str:
+        """The full name of a table in Unity Catalog, without quotes."""
+        return ".".join(self._parts(table))
+
+    def _parts(self, table: TableName) -> tuple[str, str, str]:
+        name = self._pipeline.unity_name(table)
+        assert name is not None, "the destination is in Unity Catalog"
+        return name
+
+    def _sql(self, table: TableName) -> str:
+        return quoted(*self._parts(table))
+
+    @property
+    def usage(self) -> Usage:
+        """What the warehouse has done so far."""
+        return self._warehouse.usage
+
+    # --- looking
+
+    def check(self) -> Finding:
+        """See `Destination.check`. Does not start the warehouse."""
+        return next((found for found in self.inspect() if found.problem), Finding(subject="destination", detail="ok"))
+
+    def inspect(self) -> Sequence[Finding]:
+        """See `Destination.inspect`. Does not start the warehouse."""
+        return Inspection(self._client, self._config, self._root).findings()
+
+    def target(self, table: TableName) -> Target | None:
+        """See `Destination.target`. Asks the ledger, and not the warehouse."""
+        entry, intent = self._ledger.newest(table)
+        if entry is None or entry.watermark is None or entry.schema is None:
+            return None
+        pending = intent.until if intent and intent.kind == MERGE else None
+        return Target(
+            table=table, version=entry.version, schema=entry.schema, watermark=entry.watermark, pending=pending
+        )
+
+    # --- writing
+
+    def load(self, old: Target | None, schema: pa.Schema, snapshot: StagedSnapshot) -> Target:
+        """See `Warehouse.load`."""
+        table = snapshot.relation.table
+        _refuse_twins(snapshot)
+        entry, intent = self._ledger.newest(table)
+        if entry is None or entry.watermark is None:
+            self._refuse_foreign(table)
+            entry = entry or self._ledger.originate(table)
+        wanted = Intent(kind=LOAD, until=snapshot.lsn)
+        if intent is not None and intent != wanted:
+            # what was begun by a run that died is not to come after this
+            entry, intent = self._ledger.finish(table, entry, entry), None
+        if intent is None:
+            self._ledger.begin(table, entry, wanted)
+        failpoint("apply.before-commit")
+        self._load(old, schema, snapshot, entry)
+        failpoint("apply.after-commit")
+        return self._stands(table, entry, schema, snapshot.lsn)
+
+    def _load(self, old: Target | None, schema: pa.Schema, snapshot: StagedSnapshot, entry: Entry) -> None:
+        table = snapshot.relation.table
+        of = Load(
+            table=self._sql(table), snapshot=snapshot, schema=schema, root=self._root, fence=self._fence(table, entry)
+        )
+        if snapshot.keep and old is not None:
+            self._widen(old, schema)
+            self._run(table, of.append() if OP in schema.names else of.merge())
+            return
+        catalog, namespace, name = self._parts(table)
+        options = loads.options(snapshot.relation, self._pipeline.name, _database(self._pipeline.source))
+        groups = _groups(snapshot.files)
+        if len(groups) <= 1:
+            self._run(table, of.create(options))
+        else:
+            side = quoted(catalog, namespace, f"{name}__neon_lake_{entry.number:08d}")
+            self._run(table, of.create_side(side))
+            for part, files in enumerate(groups):
+                self._run(table, of.fill_side(side, part, files))
+            self._run(table, of.create(options, side))
+            self._run(table, f"DROP TABLE IF EXISTS {side}")
+        for statement in loads.dressing(self._sql(table), name, snapshot):
+            self._run_unless_there(table, statement)
+
+    def carry_out(self, old: Target, schema: pa.Schema, changes: StagedChanges) -> Target:
+        """See `Warehouse.carry_out`."""
+        table = old.table
+        entry, intent = self._standing(old)
+        wanted = Intent(kind=MERGE, until=changes.until)
+        if changes.until < (old.watermark or 0):
+            raise DestinationConflict(f"{table} is at {old.watermark} already, past {changes.until}; run this again.")
+        if intent is None:
+            self._ledger.begin(table, entry, wanted)
+        elif intent != wanted or old.pending is None:
+            raise DestinationConflict(f"Another run is bringing {table} to {intent.until}; run this again.")
+        if self._widen(old, schema):
+            failpoint("apply.columns-added")
+        failpoint("apply.before-commit")
+        self._run(table, merge(self._sql(table), changes, root=self._root, fence=self._fence(table, entry)))
+        failpoint("apply.after-commit")
+        return self._stands(table, entry, schema, changes.until)
+
+    def repair(self, old: Target, changes: StagedChanges, before: datetime | None) -> Target:
+        """See `Warehouse.repair`."""
+        table = old.table
+        entry, intent = self._standing(old)
+        if intent is not None:
+            raise DestinationConflict(f"{table} is being brought to {intent.until}; run neon-lake sync first.")
+        assert old.watermark is not None
+        self._ledger.begin(table, entry, Intent(kind=MERGE, until=old.watermark))
+        fence = self._fence(table, entry)
+        self._run(table, repair(self._sql(table), changes, root=self._root, fence=fence, before=before))
+        return self._stands(table, entry, old.schema, old.watermark)
+
+    def advance(self, old: Target, schema: pa.Schema, watermark: Lsn) -> Target:
+        """See `Destination.advance`. Asks the warehouse only when columns are to be added."""
+        entry, intent = self._standing(old)
+        if intent is not None:
+            raise DestinationConflict(f"Another run is bringing {old.table} to {intent.until}; run this again.")
+        if old.watermark is not None and watermark < old.watermark:
+            raise DestinationConflict(f"{old.table} is at {old.watermark} already, past {watermark}; run this again.")
+        if self._widen(old, schema):
+            failpoint("apply.columns-added")
+            return self._stands(old.table, entry, schema, watermark)
+        failpoint("apply.watermark-alone")
+        self._ledger.finish(old.table, entry, replace(entry, watermark=watermark))
+        return self._found(old.table)
+
+    def annotate(self, target: Target, column: str, metadata: Mapping[bytes, str]) -> Target:
+        """See `Destination.annotate`."""
+        entry, _ = self._standing(target)
+        assert entry.schema is not None
+        place = entry.schema.get_field_index(column)
+        field = entry.schema.field(place)
+        noted = field.with_metadata({**(field.metadata or {}), **{k: v.encode() for k, v in metadata.items()}})
+        failpoint("apply.before-annotation")
+        self._ledger.finish(target.table, entry, replace(entry, schema=entry.schema.set(place, noted)))
+        return self._found(target.table)
+
+    def remove_old_files(self, target: Target) -> int:
+        """See `Destination.remove_old_files`. How many files it were, Databricks tells in the table's history alone."""
+        self._run(target.table, f"VACUUM {self._sql(target.table)}")
+        failpoint("expire.files-removed")
+        return 0
+
+    # --- reading
+
+    def count(self, target: Target) -> int:
+        """See `Destination.count`."""
+        counted = f"SELECT count(*) AS n FROM {self._version(target)}"
+        if DELETED_AT in target.schema.names:
+            counted += f" WHERE {DELETED_AT} IS NULL"
+        if OP in target.schema.names:
+            counted = BALANCE.format(table=self._version(target))
+        with self._told(target.table):
+            return int(self._warehouse.rows(counted, str(target.table))["n"][0].as_py())
+
+    def read(self, target: Target, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """See `Destination.read`."""
+        alive = f" WHERE {DELETED_AT} IS NULL" if DELETED_AT in target.schema.names else ""
+        wanted = ", ".join(f"{quoted(name)} AS c{place}" for place, name in enumerate(columns))
+        schema = pa.schema([target.schema.field(name) for name in columns])
+        with self._told(target.table):
+            for batch in self._warehouse.batches(
+                f"SELECT {wanted} FROM {self._version(target)}{alive}", str(target.table)
+            ):
+                if batch.num_rows:
+                    yield batch.rename_columns(list(columns)).cast(schema)
+
+    def _version(self, target: Target) -> str:
+        """The table as it is now, or, when another run has moved it on since, as it was then."""
+        entry, _ = self._ledger.newest(target.table)
+        version = target.version
+        if entry is not None and entry.version == target.version:
+            # what others have done to the rows since is to be seen
+            version = self._history(target.table)[0].version
+        return f"{self._sql(target.table)} VERSION AS OF {version}"
+
+    # --- steps
+
+    def _standing(self, old: Target) -> tuple[Entry, Intent | None]:
+        entry, intent = self._ledger.newest(old.table)
+        if entry is None or entry.watermark != old.watermark:
+            raise DestinationConflict(
+                f"Another run has brought {old.table} to {entry.watermark if entry else 'nothing'} while this one was at "
+                f"{old.watermark}; run this again."
+            )
+        return entry, intent
+
+    def _stands(self, table: TableName, entry: Entry, schema: pa.Schema, watermark: Lsn) -> Target:
+        """Note in the ledger that a table was brought on. Raises `ResyncNeeded` when others have written it too."""
+        found = self._history(table)
+        if entry.watermark is not None and (other := history.foreign(found, entry.version)):
+            raise ResyncNeeded(f"{self.name(table)} was changed by somebody else: {other.operation}.")
+        self._ledger.finish(table, entry, Entry(number=0, watermark=watermark, version=found[0].version, schema=schema))
+        return self._found(table)
+
+    def _found(self, table: TableName) -> Target:
+        target = self.target(table)
+        assert target is not None, "it was just written to the ledger"
+        return target
+
+    def _history(self, table: TableName) -> Sequence[history.Change]:
+        with self._told(table):
+            sql = f"DESCRIBE HISTORY {self._sql(table)} LIMIT {history.MOST}"
+            return history.changes(self._warehouse.rows(sql, str(table)))
+
+    def _widen(self, old: Target, schema: pa.Schema) -> bool:
+        """Add the columns that a table lacks."""
+        added = [field for field in schema if field.name not in old.schema.names]
+        for field in added:
+            column = f"{quoted(field.name)} {delta_type(field.type)}"
+            self._run_unless_there(old.table, f"ALTER TABLE {self._sql(old.table)} ADD COLUMNS ({column})")
+        return bool(added)
+
+    def _fence(self, table: TableName, entry: Entry) -> str:
+        path = file("json", f"{self._root}/{self._ledger.path(table, entry)}")
+        return f"EXISTS (SELECT 1 FROM {path} WHERE entry = {entry.number})"
+
+    def _run(self, table: TableName, sql: str) -> Mapping[str, int]:
+        with self._told(table):
+            return self._warehouse.run(sql, str(table))
+
+    def _run_unless_there(self, table: TableName, sql: str) -> None:
+        """A statement that makes what a former run may have made."""
+        try:
+            self._run(table, sql)
+        except StatementFailed as exc:
+            if _THERE_ALREADY not in exc.error_class:
+                raise
+
+    @contextmanager
+    def _told(self, table: TableName) -> Iterator[None]:
+        """Turn failures of statements into what they mean for a table."""
+        try:
+            yield
+        except StatementFailed as exc:
+            if INCOMPLETE in exc.said:
+                raise ResyncNeeded(
+                    f"A changed row of {table} was not in the lake, so its unchanged values are unknown."
+                ) from exc
+            if UNFIT_KEY in exc.said:
+                raise TableRefused(
+                    f"A key of {table} has a value that its column in the lake cannot hold, such as an infinite date; "
+                    "correct the row, or leave the table out with skip: true."
+                ) from exc
+            if exc.error_class in _GONE:
+                raise ResyncNeeded(f"{self.name(table)} is gone from Unity Catalog.") from exc
+            if exc.error_class == "PATH_NOT_FOUND" and "/ledger/" in exc.said:
+                raise DestinationConflict(f"Another run has brought {table} on meanwhile; run this again.") from exc
+            if "CONCURRENT" in exc.error_class:
+                raise DestinationConflict(
+                    f"Another writer committed to {self.name(table)} at the same time; run this again."
+                ) from exc
+            raise
+
+    def _refuse_foreign(self, table: TableName) -> None:
+        """Raise `DestinationError` when a table of that name is there that this pipeline has not made."""
+        from databricks.sdk.errors import NotFound  # noqa: PLC0415 - see `workspace.connection.connect`
+
+        full = self.name(table)
+        with translated(f"table {full}", "grant this identity USE CATALOG, USE SCHEMA and SELECT there"):
+            try:
+                found = self._client.tables.get(full).properties or {}
+            except NotFound:
+                return
+        if (found.get("neon_lake.pipeline"), found.get("neon_lake.table")) != (self._pipeline.name, str(table)):
+            raise DestinationError(
+                f"{full} is there and was not written by the pipeline {self._pipeline.name} from {table}; rename it, or "
+                "give the table another name with target, or another schema."
+            )
+
+
+def _refuse_twins(snapshot: StagedSnapshot) -> None:
+    """Raise `TableRefused` when two columns differ by upper and lower case alone: Databricks takes them for one."""
+    seen: dict[str, str] = {}
+    for column in snapshot.relation.columns:
+        if other := seen.get(column.name.casefold()):
+            raise TableRefused(
+                f"{snapshot.relation.table} has the columns {other} and {column.name}, which Databricks does not tell "
+                "apart; leave one out with exclude, or rename it."
+            )
+        seen[column.name.casefold()] = column.name
+
+
+def _database(source: SourceConfig) -> str:
+    """The source's host and database."""
+    url = urlsplit(source.url)
+    return f"{url.hostname or ''}{unquote(url.path)}"
+
+
+def _groups(files: Sequence[StagedFile]) -> Sequence[Sequence[StagedFile]]:
+    """Files in groups that one statement can load."""
+    groups: list[list[StagedFile]] = [[]]
+    size = 0
+    for staged in files:
+        if groups[-1] and (size + staged.bytes > LOAD_BYTES or len(groups[-1]) >= LOAD_FILES):
+            groups.append([])
+            size = 0
+        groups[-1].append(staged)
+        size += staged.bytes
+    return groups

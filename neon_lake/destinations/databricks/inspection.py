@@ -1,0 +1,60 @@
+"""Whether a workspace gives what a pipeline needs: said by its REST interface, without starting the warehouse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from neon_lake.config import UnityConfig
+from neon_lake.errors import DestinationError, Finding
+from neon_lake.workspace.connection import translated
+
+if TYPE_CHECKING:
+    from databricks.sdk import WorkspaceClient
+
+
+class Inspection:
+    """Looks at one thing after another; the first that is wrong ends it, since the others depend on it."""
+
+    def __init__(self, client: WorkspaceClient, config: UnityConfig, root: str) -> None:
+        self._client, self._config, self._root = client, config, root
+
+    def findings(self) -> Sequence[Finding]:
+        """What was looked at, in the order in which a person would set it up."""
+        config, client = self._config, self._client
+        _, _, catalog, schema, volume, *_ = f"{self._root}/".split("/")
+        found: list[Finding] = []
+        steps: list[tuple[str, str, Callable[[], Any]]] = [
+            ("sign-in", "check host and credentials", client.current_user.me),
+            (
+                f"SQL warehouse {config.warehouse_id}",
+                "name one as destination.warehouse that there is, and grant this identity CAN USE on it",
+                lambda: client.warehouses.get(config.warehouse_id),
+            ),
+            (
+                f"catalog {config.catalog}",
+                "make it, and grant this identity USE CATALOG on it",
+                lambda: client.catalogs.get(config.catalog),
+            ),
+            *(
+                (
+                    f"schema {config.catalog}.{name}",
+                    "make it, and grant this identity USE SCHEMA, CREATE TABLE, SELECT and MODIFY on it",
+                    lambda name=name: client.schemas.get(f"{config.catalog}.{name}"),
+                )
+                for name in dict.fromkeys([*([config.schema] if config.schema else []), *config.schemas.values()])
+            ),
+            (
+                f"volume {catalog}.{schema}.{volume}",
+                "make it, and grant this identity READ VOLUME and WRITE VOLUME on it",
+                lambda: client.volumes.read(f"{catalog}.{schema}.{volume}"),
+            ),
+        ]
+        for what, remedy, look in steps:
+            try:
+                with translated(what, remedy):
+                    look()
+            except DestinationError as exc:
+                return [*found, Finding(subject="destination", detail=what, problem=str(exc))]
+            found.append(Finding(subject="destination", detail=f"{what} is there"))
+        return found
