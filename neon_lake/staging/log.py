@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from typing import Final
@@ -34,6 +35,12 @@ UNKNOWN: Final = Lsn((1 << 64) - 1)
 
 _RACES: Final = 10
 """How often another run may cut the log's beginning while it is read."""
+_STEPS: Final = 32
+"""How many manifests are read one behind the other before all are listed: a listing tells a thousand names at once."""
+_READERS: Final = 5
+"""How many manifests are read at the same time when their names are known, …"""
+_AHEAD: Final = 1000
+"""… of how many at most the bytes are held."""
 
 
 class _Cut(LogConflict):
@@ -47,25 +54,74 @@ class ChangeLog:
         self.storage = storage
         self._memory = memory
         self._read: dict[str, Manifest] = {}
+        self._last: Manifest | None = None
 
     # --- the chain of manifests
 
     def head(self) -> Manifest | None:
-        """The last manifest, whose end is the checkpoint; None when the log has not begun."""
-        names = self.storage.names(MANIFESTS)
-        return self._manifest(names[-1]) if names else None
+        """The last manifest, whose end is the checkpoint; None when the log has not begun.
+
+        The manifests are listed once; from then on the chain is followed from where it ended then.
+        """
+        last = self._followed()
+        if last is None:
+            names = self.storage.names(MANIFESTS)
+            last = self._manifest(names[-1]) if names else None
+        self._last = last
+        return last
 
     def since(self, position: Lsn) -> tuple[Manifest, ...]:
         """The manifests that reach past `position`, in order; an unbroken chain.
 
-        The first one may start after `position`, when what came before has expired.
+        The first one may start after `position`, when what came before has expired. The manifests are listed only when
+        none begins at `position`, when many are behind it, or when the chain is broken.
         """
+        head = self.head()
+        if head is None or position >= head.end:
+            return ()
+        chain = self._between(position, head.end)
+        return self._listed(position) if chain is None else chain
+
+    def _followed(self) -> Manifest | None:
+        """The chain's end, some steps from where it was last; None when it is farther, or that manifest is gone."""
+        last = self._last
+        for _ in range(_STEPS if last else 0):
+            assert last is not None
+            try:
+                last = self._manifest(_name(last.end))
+            except _Cut:
+                if self._data(_name(last.start)) is None:
+                    # the whole log was removed, and another one may have begun
+                    self._read.clear()
+                    return None
+                return last
+        return None
+
+    def _between(self, start: Lsn, end: Lsn) -> tuple[Manifest, ...] | None:
+        """The chain from `start` to `end`, manifest by manifest; None when that does not lead there in a few steps."""
+        chain: list[Manifest] = []
+        # the log is cut from its beginning: when its first one is there, so are those behind it
+        if _name(start) in self._read and self._data(_name(start)) is None:
+            return None
+        at, unread = start, 0
+        while at < end:
+            unread += _name(at) not in self._read
+            if unread > _STEPS:
+                return None
+            try:
+                chain.append(self._manifest(_name(at)))
+            except _Cut:
+                return None
+            at = chain[-1].end
+        return tuple(chain) if at == end else None
+
+    def _listed(self, position: Lsn) -> tuple[Manifest, ...]:
         for attempt in range(_RACES):
             names = self.storage.names(MANIFESTS)
             # names sort as their positions do
             first = max(bisect_right(names, _name(position)) - 1, 0)
             try:
-                chain = [self._manifest(name) for name in names[first:]]
+                chain = self._manifests(names[first:])
             except _Cut:
                 if attempt == _RACES - 1:
                     raise
@@ -138,21 +194,39 @@ class ChangeLog:
             ) from None
         return segments.read(segment, data, columns)
 
+    def _manifests(self, names: Sequence[str]) -> list[Manifest]:
+        unread = [name for name in names if name not in self._read]
+        if len(unread) > _STEPS:
+            with ThreadPoolExecutor(_READERS, thread_name_prefix="manifests") as pool:
+                for first in range(0, len(unread), _AHEAD):
+                    some = unread[first : first + _AHEAD]
+                    for name, data in zip(some, pool.map(self._data, some), strict=True):
+                        self._take(name, data)
+        return [self._manifest(name) for name in names]
+
     def _manifest(self, name: str) -> Manifest:
+        if name not in self._read:
+            self._take(name, self._data(name))
+        return self._read[name]
+
+    def _data(self, name: str) -> bytes | None:
+        """What is stored as a manifest, if it is there."""
+        try:
+            return self.storage.read(f"{MANIFESTS}/{name}")
+        except KeyError:
+            return None
+
+    def _take(self, name: str, data: bytes | None) -> None:
         path = f"{MANIFESTS}/{name}"
-        if path not in self._read:
-            try:
-                data = self.storage.read(path)
-            except KeyError:
-                raise _Cut(f"The manifest {path} expired while the log was read; run this again.") from None
-            manifest = Manifest.from_bytes(data, path)
-            if _name(manifest.start) != name:
-                raise ChainDamaged(
-                    f"The manifest {path} is of another stretch ({manifest.start}); restore the file, or give the "
-                    "pipeline a new staging.path and run neon-lake resync --all."
-                )
-            self._read[path] = manifest
-        return self._read[path]
+        if data is None:
+            raise _Cut(f"The manifest {path} expired while the log was read; run this again.")
+        manifest = Manifest.from_bytes(data, path)
+        if _name(manifest.start) != name:
+            raise ChainDamaged(
+                f"The manifest {path} is of another stretch ({manifest.start}); restore the file, or give the "
+                "pipeline a new staging.path and run neon-lake resync --all."
+            )
+        self._read[name] = manifest
 
     # --- snapshots
 

@@ -101,6 +101,76 @@ def test_since_gives_the_manifests_that_reach_past_a_position(log: ChangeLog) ->
     assert [m.start for m in log.since(Lsn(30))] == []
 
 
+class Listings(LocalStorage):
+    """Counts how often the manifests are listed."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.count = 0
+
+    def names(self, folder: str) -> list[str]:
+        self.count += folder == "manifests"
+        return super().names(folder)
+
+
+def test_the_manifests_are_listed_once_and_then_followed(log: ChangeLog, tmp_path: Path) -> None:
+    extend(log, 0, 10)
+    extend(log, 10, 20)
+    storage = Listings(tmp_path)
+    reader = ChangeLog(storage, memory=1)
+    for start in range(20, 100, 10):
+        head = reader.head()
+        assert head is not None
+        assert head.end == start
+        assert reader.since(Lsn(start)) == ()
+        extend(log, start, start + 10)
+        assert [m.start for m in reader.since(Lsn(start))] == [start]
+    assert [m.start for m in reader.since(Lsn(0))] == list(range(0, 100, 10))
+    assert storage.count == 1
+
+
+def test_a_head_far_ahead_and_a_position_far_behind_are_found(log: ChangeLog) -> None:
+    extend(log, 0, 10)
+    reader = ChangeLog(log.storage, memory=1)
+    assert reader.head() == log.head()
+    for start in range(10, 1000, 10):
+        extend(log, start, start + 10)
+    assert reader.head() == log.head()
+    assert [m.start for m in reader.since(Lsn(0))] == list(range(0, 1000, 10))
+    assert [m.start for m in reader.since(Lsn(15))] == list(range(10, 1000, 10))
+
+
+def test_what_has_expired_is_not_given_though_it_was_read_before(log: ChangeLog) -> None:
+    for start in (0, 10, 20):
+        extend(log, start, start + 10)
+    reader = ChangeLog(log.storage, memory=1)
+    assert len(reader.since(Lsn(0))) == 3
+    log.storage.delete([f"manifests/{Lsn(0).hex}.json"])
+    assert [m.start for m in reader.since(Lsn(0))] == [10, 20]
+
+
+def test_a_log_that_was_removed_has_no_head_though_it_was_read_before(log: ChangeLog) -> None:
+    extend(log, 0, 10)
+    reader = ChangeLog(log.storage, memory=1)
+    assert reader.head() is not None
+    log.storage.delete([f"manifests/{Lsn(0).hex}.json"])
+    assert reader.head() is None
+    assert reader.since(Lsn(0)) == ()
+    extend(log, 0, 20)
+    head = reader.head()
+    assert head is not None
+    assert head.end == 20
+
+
+@pytest.mark.parametrize("position", [0, 5, 20])
+def test_a_missing_manifest_is_named_wherever_one_starts(log: ChangeLog, position: int) -> None:
+    for start in (0, 10, 20, 30, 40):
+        extend(log, start, start + 10)
+    log.storage.delete([f"manifests/{Lsn(30).hex}.json"])
+    with pytest.raises(LogDamaged, match="from 0/1E to 0/28"):
+        ChangeLog(log.storage, memory=1).since(Lsn(position))
+
+
 def test_a_stretch_is_published_once(log: ChangeLog) -> None:
     extend(log, 0, 10)
     extend(log, 10, 20)
