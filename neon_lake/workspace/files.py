@@ -7,7 +7,7 @@ Source: https://docs.databricks.com/api/workspace/files
 
 from __future__ import annotations
 
-import time
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -34,6 +34,8 @@ _LONGEST_PAUSE: Final = 10.0
 _CHUNK: Final = 1 << 20
 _RACES: Final = 100
 """How often a folder may vanish before a file is put in it: whoever removes its last file removes it too."""
+_INVALID_TOKEN: Final = re.compile(r"(?i)invalid (access )?token|token (is |has )?(expired|invalid)|expired token")
+"""What is said of a token that is not accepted: some workspaces refuse it with 403, as they refuse a missing grant."""
 
 
 class VolumeUnavailable(StagingUnavailable):
@@ -95,6 +97,7 @@ class VolumeFiles:
         self._plain = FilesAPI(client.api_client)  # type: ignore[no-untyped-call]
         self._in_parts = type(client.files).upload is not FilesAPI.upload
         self._patience = client.config.retry_timeout_seconds or RETRY_SECONDS
+        self._clock = client.config.clock
         self._seen: set[str] = set()
         self._traffic, self._lock = Traffic(), Lock()
 
@@ -117,7 +120,7 @@ class VolumeFiles:
                     return self.read(path) == data
                 except KeyError:
                     # it was there for a moment, or another request was just being carried out
-                    time.sleep(_pause(attempt))
+                    self._clock.sleep(_pause(attempt))
             else:
                 return True
         return False
@@ -233,11 +236,14 @@ class VolumeFiles:
             self._seen.add(volume)
 
     def _asked(self, path: str, action: Callable[[], _T], *expected: type[_Answer]) -> _T:
-        """Carry out `action`, again while it fails for a reason that may pass. Raises the `expected` answers."""
+        """Carry out `action`, again while it fails for a reason that may pass. Raises the `expected` answers.
+
+        A token that is refused before its time is fetched anew, once; one that a person gave cannot be.
+        """
         from databricks.sdk.errors.base import DatabricksError  # noqa: PLC0415 - see `connection.connect`
         from requests import RequestException  # noqa: PLC0415
 
-        began, attempt = time.monotonic(), 0
+        began, attempt, renewable = self._clock.time(), 0, self._client.config.auth_type != "pat"
         while True:
             self._count(Traffic(requests=1))
             try:
@@ -247,10 +253,23 @@ class VolumeFiles:
                 if kind in expected:
                     raise kind from exc
                 wait = _wait(exc, attempt)
-                if wait is None or time.monotonic() - began + wait > self._patience:
+                if renewable and _unauthenticated(exc):
+                    wait, renewable = self._renewed(), False
+                if wait is None or self._clock.time() - began + wait > self._patience:
                     raise VolumeUnavailable(_sentence(path, exc)) from exc
-            time.sleep(wait)
+            self._clock.sleep(wait)
             attempt += 1
+
+    def _renewed(self) -> float | None:
+        """Fetch a new token; gives the seconds to wait then, or None when there is none to be had."""
+        from databricks.sdk.errors.base import DatabricksError  # noqa: PLC0415 - see `connection.connect`
+        from requests import RequestException  # noqa: PLC0415
+
+        try:
+            self._client.config.init_auth()  # type: ignore[no-untyped-call]
+        except (DatabricksError, RequestException, ValueError):
+            return None
+        return 0.0
 
     def _count(self, traffic: Traffic) -> None:
         with self._lock:
@@ -294,6 +313,13 @@ def _kind(exc: Exception) -> type[_Answer]:
     return next((kind for error, kind in kinds.items() if isinstance(exc, error)), _Answer)
 
 
+def _unauthenticated(exc: Exception) -> bool:
+    from databricks.sdk import errors  # noqa: PLC0415 - see `connection.connect`
+
+    refused = isinstance(exc, errors.PermissionDenied) and _INVALID_TOKEN.search(str(exc)) is not None
+    return refused or isinstance(exc, errors.Unauthenticated)
+
+
 def _wait(exc: Exception, attempt: int) -> float | None:
     """Seconds to wait before the next attempt; None when it would not help, or the SDK has tried for long enough."""
     from databricks.sdk import errors  # noqa: PLC0415 - see `connection.connect`
@@ -325,7 +351,7 @@ def _sentence(path: str, exc: Exception) -> str:
         f"USE CATALOG on {catalog}, USE SCHEMA on {catalog}.{schema}, and READ VOLUME and WRITE VOLUME on "
         f"{catalog}.{schema}.{volume}"
     )
-    if isinstance(exc, errors.Unauthenticated):
+    if _unauthenticated(exc):
         return f"Databricks does not accept the credentials for {path}; renew the token or the secret."
     if isinstance(exc, errors.PermissionDenied):
         return f"Databricks refuses access to {path}; grant this identity {grants}."
