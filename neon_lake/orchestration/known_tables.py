@@ -3,17 +3,18 @@
 import json
 import logging
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final
 
 from neon_lake.config import Pipeline
-from neon_lake.errors import ConfigError, NeonLakeError
+from neon_lake.errors import ConfigError, NeonLakeError, StagingError
 from neon_lake.orchestration.resources import PostgresResource
 from neon_lake.pipeline import Replication
+from neon_lake.pipeline.opening import storage_of
 from neon_lake.schema import Relation, TableName
+from neon_lake.staging.storage import Storage
 
 FILE: Final = "relations.json"
-"""In the staging directory. A cache: what the source last said, and never a reason for what is replicated."""
+"""In staging. A cache: what the source last said, and never a reason for what is replicated."""
 
 PATIENCE: Final = 5
 """Seconds that loading the definitions waits for the source, at most."""
@@ -28,7 +29,7 @@ def known_tables(config: Pipeline, postgres: PostgresResource) -> tuple[Relation
     """
     source = postgres.over(config.source)
     source = replace(source, connect_timeout=min(source.connect_timeout, PATIENCE))
-    cache = Path(config.staging.path) / FILE
+    cache = storage_of(config)
     try:
         found = Replication.open(replace(config, source=source)).relations()
     except ConfigError:
@@ -47,25 +48,27 @@ def _named(config: Pipeline, present: set[TableName]) -> tuple[Relation, ...]:
     return tuple(Relation(table=name, columns=()) for name in dict.fromkeys(names) if name not in present)
 
 
-def _remember(cache: Path, relations: tuple[Relation, ...]) -> None:
-    text = json.dumps([relation.to_json() | {"comment": relation.comment} for relation in relations])
+def _remember(cache: Storage, relations: tuple[Relation, ...]) -> None:
+    data = json.dumps([relation.to_json() | {"comment": relation.comment} for relation in relations]).encode()
     try:
-        if not cache.exists() or cache.read_text("utf-8") != text:
-            cache.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = cache.with_suffix(".unfinished")
-            unfinished.write_text(text, "utf-8")
-            unfinished.replace(cache)
-    except OSError as exc:
-        _log.warning("The tables of the source cannot be remembered in %s (%s).", cache, exc.strerror or exc)
+        if _stored(cache) != data:
+            cache.replace(FILE, data)
+    except StagingError as exc:
+        _log.warning("The tables of the source cannot be remembered: %s", exc)
 
 
-def _remembered(cache: Path, config: Pipeline) -> tuple[Relation, ...]:
+def _remembered(cache: Storage, config: Pipeline) -> tuple[Relation, ...]:
     try:
-        entries: list[dict[str, Any]] = json.loads(cache.read_text("utf-8"))
+        entries: list[dict[str, Any]] = json.loads(_stored(cache) or b"[]")
         found = [replace(Relation.from_json(entry), comment=entry.get("comment")) for entry in entries]
-    except FileNotFoundError:
-        return ()
-    except (OSError, ValueError, KeyError, TypeError) as exc:
-        _log.warning("The tables remembered in %s cannot be read (%s).", cache, exc)
+    except (StagingError, ValueError, KeyError, TypeError) as exc:
+        _log.warning("The tables remembered in %s of staging cannot be read (%s).", FILE, exc)
         return ()
     return tuple(relation for relation in found if config.table(relation.table) is not None)
+
+
+def _stored(cache: Storage) -> bytes | None:
+    try:
+        return cache.read(FILE)
+    except KeyError:
+        return None

@@ -1,24 +1,26 @@
-"""What every destination keeps to."""
+"""What every lake that this process writes keeps to."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Thread
+from typing import cast
 
-import deltalake
 import pyarrow as pa
 import pytest
 
 from neon_lake.apply.plan import MergePlan, Truncation, target_schema
 from neon_lake.change import DELETED_AT, Lsn
 from neon_lake.config import Deletes
-from neon_lake.destinations.base import Destination, Target
-from neon_lake.destinations.delta import DeltaDestination
+from neon_lake.destinations.base import Lake, Target
+from neon_lake.destinations.delta import DeltaDestination, object_creation, upkeep
 from neon_lake.errors import DestinationConflict
+from neon_lake.objects import Options
 from neon_lake.schema import Column, Relation, TableName
+from neon_lake_tests.fixtures.object_stores import LOST, Bucket
 
 TABLE = TableName("Shop", 'odd "name"')
 KEY = 'Id "`.'
@@ -50,24 +52,34 @@ def plan(put: pa.Table, *gone: int, only_new: bool = False, truncate: Truncation
 
 
 @pytest.fixture
-def destination(tmp_path: Path) -> Destination:
+def local(tmp_path: Path) -> DeltaDestination:
     return DeltaDestination(tmp_path / "lake", pipeline="shop")
 
 
-def made(destination: Destination, *ids: int, soft: bool = False, watermark: int = 10) -> Target:
+@pytest.fixture
+def remote(bucket: Bucket) -> DeltaDestination:
+    return DeltaDestination(f"{bucket.url}/lab/lake", pipeline="shop", options=bucket.store.options)
+
+
+@pytest.fixture(params=["local", "remote"])
+def destination(request: pytest.FixtureRequest) -> Lake:
+    return cast(Lake, request.getfixturevalue(request.param))
+
+
+def made(destination: Lake, *ids: int, soft: bool = False, watermark: int = 10) -> Target:
     first = rows(*ids, soft=soft)
     return destination.replace(TABLE, None, first.schema, iter(first.to_batches()), Lsn(watermark))
 
 
-def ids(destination: Destination, target: Target) -> list[int]:
+def ids(destination: Lake, target: Target) -> list[int]:
     return sorted(i for batch in destination.read(target, [KEY]) for i in batch[KEY].to_pylist())
 
 
-def test_a_table_that_is_not_there_has_no_target(destination: Destination) -> None:
+def test_a_table_that_is_not_there_has_no_target(destination: Lake) -> None:
     assert destination.target(TABLE) is None
 
 
-def test_what_is_put_is_read_back_with_its_types_and_its_watermark(destination: Destination) -> None:
+def test_what_is_put_is_read_back_with_its_types_and_its_watermark(destination: Lake) -> None:
     made(destination, 1, 2)
     target = destination.target(TABLE)
     assert target is not None
@@ -81,7 +93,7 @@ def test_what_is_put_is_read_back_with_its_types_and_its_watermark(destination: 
     ]
 
 
-def test_a_merge_puts_and_removes_in_one_commit(destination: Destination) -> None:
+def test_a_merge_puts_and_removes_in_one_commit(destination: Lake) -> None:
     old = made(destination, 1, 2, 3)
     new = destination.merge(old, rows().schema, plan(rows(2, 4, lsn=9), 1), Lsn(20))
     assert new.version == old.version + 1
@@ -92,13 +104,13 @@ def test_a_merge_puts_and_removes_in_one_commit(destination: Destination) -> Non
     assert lsns == {2: 9, 3: 5, 4: 9}
 
 
-def test_new_rows_are_appended(destination: Destination) -> None:
+def test_new_rows_are_appended(destination: Lake) -> None:
     old = made(destination, 1)
     new = destination.merge(old, rows().schema, plan(rows(2), only_new=True), Lsn(20))
     assert ids(destination, new) == [1, 2]
 
 
-def test_an_empty_plan_and_one_that_finds_nothing_still_move_the_watermark(destination: Destination) -> None:
+def test_an_empty_plan_and_one_that_finds_nothing_still_move_the_watermark(destination: Lake) -> None:
     old = made(destination, 1)
     moved = destination.merge(old, rows().schema, plan(rows()), Lsn(20))
     assert moved.watermark == Lsn(20)
@@ -107,7 +119,7 @@ def test_an_empty_plan_and_one_that_finds_nothing_still_move_the_watermark(desti
     assert ids(destination, again) == [1]
 
 
-def test_a_commit_can_stand_inside_of_a_transaction(destination: Destination) -> None:
+def test_a_commit_can_stand_inside_of_a_transaction(destination: Lake) -> None:
     old = made(destination, 1)
     inside = destination.merge(old, rows().schema, plan(rows(2), only_new=True), Lsn(15), 4)
     assert (inside.watermark, inside.within) == (Lsn(15), 4)
@@ -124,7 +136,7 @@ def test_a_commit_can_stand_inside_of_a_transaction(destination: Destination) ->
 @pytest.mark.parametrize("kind", [pa.timestamp("us"), pa.list_(pa.timestamp("us")), pa.timestamp("us", tz="UTC")])
 @pytest.mark.parametrize("only_new", [False, True])
 @pytest.mark.parametrize("soft", [False, True])
-def test_a_column_of_any_type_is_added(destination: Destination, kind: pa.DataType, only_new: bool, soft: bool) -> None:
+def test_a_column_of_any_type_is_added(destination: Lake, kind: pa.DataType, only_new: bool, soft: bool) -> None:
     old = made(destination, 1, soft=soft)
     added = Column(name="later", type="timestamp", arrow=kind)
     wider = Relation(table=TABLE, columns=(*RELATION.columns, added))
@@ -136,7 +148,7 @@ def test_a_column_of_any_type_is_added(destination: Destination, kind: pa.DataTy
     assert found["later"].to_pylist() == [None, None]
 
 
-def test_of_two_that_make_a_table_one_is_refused(destination: Destination) -> None:
+def test_of_two_that_make_a_table_one_is_refused(destination: Lake) -> None:
     first = rows(1, 2)
 
     def overtaken() -> Iterator[pa.RecordBatch]:
@@ -153,25 +165,90 @@ def test_of_two_that_make_a_table_one_is_refused(destination: Destination) -> No
     assert ids(destination, target) == [7]
 
 
-def test_what_is_left_of_a_table_that_was_never_made_is_removed(destination: Destination, tmp_path: Path) -> None:
-    target = made(destination, 1)
+def test_what_is_left_of_a_table_that_was_never_made_is_removed(local: DeltaDestination, tmp_path: Path) -> None:
+    target = made(local, 1)
     left, recent = (tmp_path / "lake" / "Shop" / f".unfinished-{name}" / "table" for name in ("old", "new"))
     for folder in (left, recent):
         folder.mkdir(parents=True)
         (folder / "part.parquet").write_bytes(b"")
     os.utime(left.parent, (0, 0))
-    assert destination.remove_old_files(target) == 1
+    assert local.remove_old_files(target) == 1
     assert not left.parent.exists()
     assert recent.exists()
 
 
-def test_a_replaced_table_stands_inside_of_nothing(destination: Destination) -> None:
+def unfinished(bucket: Bucket, *, made_first: bool) -> list[str]:
+    """Make a table in a bucket, and leave what a run leaves that dies before it is made, or before it cleans up."""
+    folder = "lab/lake/Shop"
+    for path in bucket.paths(f"{folder}/odd"):
+        bucket.put(path.replace("Shop/", "Shop/.unfinished-dead/"), bucket.read(path))
+        if path.endswith(".json") and not made_first:
+            bucket.store.client().delete_object(Bucket=bucket.name, Key=path)
+    return bucket.paths(f"{folder}/.unfinished-")
+
+
+@pytest.mark.parametrize("made_first", [False, True])
+def test_what_is_left_of_a_table_in_an_object_store_is_removed(
+    remote: DeltaDestination, bucket: Bucket, made_first: bool
+) -> None:
+    store = Options(f"{bucket.url}/lab/lake", bucket.store.options).store
+    made(remote, 1)
+    assert len(unfinished(bucket, made_first=made_first)) == 2
+    assert object_creation.sweep(store, "Shop", datetime.now(UTC) - timedelta(hours=1)) == 0
+    assert object_creation.sweep(store, "Shop", datetime.now(UTC) + timedelta(hours=1)) == 2 + (not made_first)
+    assert len(bucket.paths()) == (2 if made_first else 0)
+    target = remote.target(TABLE)
+    assert (ids(remote, target) if target else None) == ([1] if made_first else None)
+
+
+def test_another_ones_table_stays_when_what_is_left_beside_it_is_removed(
+    remote: DeltaDestination, bucket: Bucket
+) -> None:
+    store = Options(f"{bucket.url}/lab/lake", bucket.store.options).store
+    made(remote, 1)
+    unfinished(bucket, made_first=False)
+    target = made(remote, 7)
+    assert object_creation.sweep(store, "Shop", datetime.now(UTC) + timedelta(hours=1)) == 3
+    assert len(bucket.paths()) == 2
+    assert ids(remote, target) == [7]
+
+
+def test_a_table_whose_maker_got_no_answer_is_made(remote: DeltaDestination, bucket: Bucket) -> None:
+    first = rows(1, 2)
+
+    def unheard() -> Iterator[pa.RecordBatch]:
+        yield from first.to_batches()
+        # delta-rs' two puts aside, of which the second is the first one again, and then ours
+        bucket.put(LOST, b"3")
+
+    target = remote.replace(TABLE, None, first.schema, unheard(), Lsn(10))
+    assert ids(remote, target) == [1, 2]
+    assert not [path for path in bucket.paths() if ".unfinished-" in path]
+
+
+def test_a_commit_whose_answer_is_lost_is_made_once(remote: DeltaDestination, bucket: Bucket) -> None:
+    old = made(remote, 1)
+    bucket.put(LOST, b"1")
+    with pytest.raises(DestinationConflict):
+        remote.merge(old, rows().schema, plan(rows(2), only_new=True), Lsn(20))
+    target = remote.target(TABLE)
+    assert target is not None
+    assert target.watermark == Lsn(20)
+    assert ids(remote, target) == [1, 2]
+
+
+def test_the_loser_of_two_that_make_a_table_leaves_nothing(remote: DeltaDestination, bucket: Bucket) -> None:
+    test_of_two_that_make_a_table_one_is_refused(remote)
+    assert len(bucket.paths()) == 2
+
+
+def test_a_replaced_table_stands_inside_of_nothing(destination: Lake) -> None:
     inside = destination.merge(made(destination, 1), rows().schema, plan(rows(2), only_new=True), Lsn(15), 4)
     new = destination.replace(TABLE, inside, rows().schema, iter(rows(7).to_batches()), Lsn(12))
     assert (new.watermark, new.within) == (Lsn(12), 0)
 
 
-def test_a_truncation_leaves_only_what_the_plan_puts(destination: Destination) -> None:
+def test_a_truncation_leaves_only_what_the_plan_puts(destination: Lake) -> None:
     old = made(destination, 1, 2)
     cut = Truncation(lsn=Lsn(15), committed_at=MOMENT)
     new = destination.merge(old, rows().schema, plan(rows(7), only_new=True, truncate=cut), Lsn(20))
@@ -181,7 +258,7 @@ def test_a_truncation_leaves_only_what_the_plan_puts(destination: Destination) -
     assert empty.watermark == Lsn(21)
 
 
-def test_a_soft_truncation_marks_what_was_there(destination: Destination) -> None:
+def test_a_soft_truncation_marks_what_was_there(destination: Lake) -> None:
     old = made(destination, 1, 2, soft=True)
     cut = Truncation(lsn=Lsn(15), committed_at=MOMENT)
     schema = rows(soft=True).schema
@@ -192,7 +269,7 @@ def test_a_soft_truncation_marks_what_was_there(destination: Destination) -> Non
     assert [(row[DELETED_AT], row["_lsn"]) for row in found] == [(MOMENT, 15), (None, 5)]
 
 
-def test_columns_are_added(destination: Destination) -> None:
+def test_columns_are_added(destination: Lake) -> None:
     old = made(destination, 1, 2)
     wider = Relation(table=TABLE, columns=(*RELATION.columns, Column(name="New one", type="integer", arrow=pa.int32())))
     put = (
@@ -208,7 +285,7 @@ def test_columns_are_added(destination: Destination) -> None:
 
 
 @pytest.mark.parametrize("only_new", [True, False])
-def test_of_two_writers_of_one_watermark_one_is_refused(destination: Destination, only_new: bool) -> None:
+def test_of_two_writers_of_one_watermark_one_is_refused(destination: Lake, only_new: bool) -> None:
     old = made(destination, 1)
     destination.merge(old, rows().schema, plan(rows(2), only_new=True), Lsn(20))
     with pytest.raises(DestinationConflict):
@@ -218,13 +295,13 @@ def test_of_two_writers_of_one_watermark_one_is_refused(destination: Destination
     assert ids(destination, current) == [1, 2]
 
 
-def test_a_watermark_does_not_go_back(destination: Destination) -> None:
+def test_a_watermark_does_not_go_back(destination: Lake) -> None:
     old = made(destination, 1)
     with pytest.raises(DestinationConflict):
         destination.merge(old, rows().schema, plan(rows(2), only_new=True), Lsn(9))
 
 
-def test_replacing_swaps_content_and_schema(destination: Destination) -> None:
+def test_replacing_swaps_content_and_schema(destination: Lake) -> None:
     old = made(destination, 1, 2)
     other = Relation(table=TABLE, columns=(Column(name=KEY, type="text", arrow=pa.string(), key=True),))
     schema = target_schema(other, Deletes.HARD)
@@ -235,7 +312,7 @@ def test_replacing_swaps_content_and_schema(destination: Destination) -> None:
     assert new.watermark == Lsn(30)
 
 
-def test_lookup_gives_the_rows_that_are_there(destination: Destination) -> None:
+def test_lookup_gives_the_rows_that_are_there(destination: Lake) -> None:
     target = made(destination, *range(100))
     found = destination.lookup(target, pa.table({KEY: [5, 500, 7]}), ["a.b", "raw"])
     assert sorted(found[KEY].to_pylist()) == [5, 7]
@@ -244,7 +321,7 @@ def test_lookup_gives_the_rows_that_are_there(destination: Destination) -> None:
 
 @pytest.mark.parametrize(("kind", "keys"), [(pa.string(), ["a", "b", "c"]), (pa.binary(), [b"\0", b"b", b"\xff"])])
 def test_lookup_finds_keys_of_text_and_bytes_in_what_a_merge_wrote(
-    destination: Destination, kind: pa.DataType, keys: list[str | bytes]
+    destination: Lake, kind: pa.DataType, keys: list[str | bytes]
 ) -> None:
     key = Column(name="k", type="text", arrow=kind, key=True, nullable=False)
     relation = Relation(table=TABLE, columns=(key, Column(name="body", type="text", arrow=pa.string())))
@@ -260,20 +337,25 @@ def test_lookup_finds_keys_of_text_and_bytes_in_what_a_merge_wrote(
         assert dict(zip(found["k"].to_pylist(), found["body"].to_pylist(), strict=True)) == expected
 
 
-def test_a_destination_that_can_be_written_has_no_problem(destination: Destination) -> None:
+def test_a_destination_that_can_be_written_has_no_problem(destination: Lake) -> None:
     assert destination.check().problem is None
 
 
-def test_small_files_are_joined_and_nothing_else_changes(destination: Destination) -> None:
+@pytest.mark.parametrize(("kind", "every"), [("local", upkeep.EVERY), ("remote", 10)])
+def test_small_files_are_joined_and_nothing_else_changes(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, kind: str, every: int
+) -> None:
+    destination: DeltaDestination = request.getfixturevalue(kind)
+    # each commit over the network takes a while
+    monkeypatch.setattr(upkeep, "EVERY", every)
     target = made(destination, 0)
-    for n in range(1, 101):
+    for n in range(1, every + 1):
         target = destination.merge(target, rows().schema, plan(rows(n), only_new=True), Lsn(10 + n))
-    assert isinstance(destination, DeltaDestination)
-    assert len(deltalake.DeltaTable(destination.path(TABLE)).file_uris()) == 1
+    assert len(destination._place.open(TABLE).file_uris()) == 1
     assert target == destination.target(TABLE)
-    assert target.watermark == Lsn(110)
+    assert target.watermark == Lsn(10 + every)
     assert target.key == (KEY,)
-    assert ids(destination, target) == list(range(101))
+    assert ids(destination, target) == list(range(every + 1))
     assert destination.remove_old_files(target) == 0
     after = destination.merge(target, rows().schema, plan(rows(500), 3), Lsn(200))
-    assert destination.count(after) == 101
+    assert destination.count(after) == every + 1

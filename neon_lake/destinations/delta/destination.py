@@ -1,4 +1,4 @@
-"""Delta tables on a local disk, written by delta-rs.
+"""Delta tables on a local disk or in an object store, written by delta-rs.
 
 A table's watermark is a `txn` action of the commit that brought it there: app id = pipeline and table, version = LSN.
 How many changes it has of what is behind that is another one, which is there only when it is not 0 or was not.
@@ -7,84 +7,54 @@ Source: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#transaction-id
 
 from __future__ import annotations
 
-import errno
-import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, QueryBuilder, Transaction, write_deltalake
-from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.exceptions import CommitFailedError
 
-from neon_lake.apply.plan import MergePlan
-from neon_lake.change import DELETE, DELETED_AT, INSERT, LSN, OP, READ, SEQUENCE, TRUNCATE, Lsn
+from neon_lake.apply.plan import MergePlan, nothing
+from neon_lake.change import DELETED_AT, OP, Lsn
+from neon_lake.destinations.balance import BALANCE
 from neon_lake.destinations.base import Target
-from neon_lake.destinations.delta import creation, merging, upkeep
+from neon_lake.destinations.delta import merging, upkeep
+from neon_lake.destinations.delta.places import LocalPlace, Place
 from neon_lake.errors import DestinationConflict, DestinationError, DestinationUnavailable, Finding
 from neon_lake.failpoints import failpoint
 from neon_lake.schema import TableName
 
-_BALANCE: Final = f"""
-WITH emptied AS (SELECT {LSN} AS at, {SEQUENCE} AS place FROM t WHERE {OP} = '{TRUNCATE}'
-                  ORDER BY {LSN} DESC, {SEQUENCE} DESC LIMIT 1)
-SELECT coalesce(sum(CASE {OP} WHEN '{READ}' THEN 1 WHEN '{INSERT}' THEN 1 WHEN '{DELETE}' THEN -1 ELSE 0 END), 0) AS n
-  FROM t LEFT JOIN emptied ON true
- WHERE at IS NULL OR {LSN} > at OR ({LSN} = at AND {SEQUENCE} > place)
-"""  # noqa: S608 - names of our own columns alone
-"""What the changes in a table come to, after the last TRUNCATE."""
-
-_UNAVAILABLE: Final = frozenset(
-    {
-        errno.ENOSPC,
-        errno.EDQUOT,
-        errno.EFBIG,
-        errno.EROFS,
-        errno.EACCES,
-        errno.EPERM,
-        errno.EIO,
-        errno.EMFILE,
-        errno.ENFILE,
-        errno.ESTALE,
-    }
-)
-"""Errors of the file system that are not about one table."""
-
 
 class DeltaDestination:
-    """`Destination` in a directory: the table `schema.name` lies at `<root>/<schema>/<name>`."""
+    """`Destination` below a directory, or a URL of an object store: `schema.name` lies at `<root>/<schema>/<name>`.
 
-    def __init__(self, root: Path, *, pipeline: str) -> None:
-        self.root, self.pipeline = root, pipeline
+    `options` are the object store's; wrong ones are refused at once, with `ConfigError`.
+    """
+
+    def __init__(self, root: Path | str, *, pipeline: str, options: Mapping[str, str] | None = None) -> None:
+        self.pipeline = pipeline
+        self._place: Place = LocalPlace(root) if isinstance(root, Path) else _in_a_store(root, options or {})
 
     def path(self, table: TableName) -> str:
         """Where a table lies."""
-        return str(self.root / table.path)
+        return self._place.path(table)
 
     def check(self) -> Finding:
         """See `Destination.check`."""
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            probe = self.root / f".writable-{os.getpid()}"
-            probe.write_bytes(b"")
-            probe.unlink()
-        except OSError as exc:
-            problem = (
-                f"The lake at {self.root} cannot be written ({exc.strerror}); "
-                "make it writable for this user, or change destination.path."
-            )
-            return Finding(subject="destination", detail=str(self.root), problem=problem)
-        return Finding(subject="destination", detail=f"{self.root} is writable")
+        return self._place.check()
+
+    def inspect(self) -> Sequence[Finding]:
+        """See `Destination.inspect`."""
+        return (self.check(),)
 
     def target(self, table: TableName) -> Target | None:
         """See `Destination.target`."""
         with self._translated(table):
-            path = self.path(table)
-            return self._target(table, DeltaTable(path)) if DeltaTable.is_deltatable(path) else None
+            delta = self._place.find(table)
+            return None if delta is None else self._target(table, delta)
 
     def replace(
         self,
@@ -102,7 +72,7 @@ class DeltaDestination:
             properties = self._watermark(table, watermark, was=old.within if old else 0)
             failpoint("apply.before-commit")
             if old is None:
-                creation.create(Path(self.path(table)), reader, properties)
+                self._place.create(table, reader, properties)
             else:
                 write_deltalake(
                     self._expected(old),
@@ -112,7 +82,7 @@ class DeltaDestination:
                     commit_properties=properties,
                 )
             failpoint("apply.after-commit")
-            return self._target(table, DeltaTable(self.path(table)))
+            return self._target(table, self._place.open(table))
 
     def merge(self, old: Target, schema: pa.Schema, plan: MergePlan, watermark: Lsn, within: int = 0) -> Target:
         """See `Destination.merge`."""
@@ -129,22 +99,26 @@ class DeltaDestination:
             version = delta.version()
             failpoint("apply.before-commit")
             merging.commit(delta, schema, plan, properties)
-            if DeltaTable(self.path(old.table)).version() == version:
+            if self._place.open(old.table).version() == version:
                 # delta-rs makes no commit of a merge that finds nothing to do
                 failpoint("apply.watermark-alone")
                 delta.create_write_transaction([], "append", delta.schema(), commit_properties=properties)
             failpoint("apply.after-commit")
-            delta = DeltaTable(self.path(old.table))
+            delta = self._place.open(old.table)
             upkeep.join_small_files(delta)
             return self._target(old.table, delta)
+
+    def advance(self, old: Target, schema: pa.Schema, watermark: Lsn) -> Target:
+        """See `Destination.advance`."""
+        return self.merge(old, schema, nothing(schema), watermark)
 
     def annotate(self, target: Target, column: str, metadata: Mapping[bytes, str]) -> Target:
         """See `Destination.annotate`."""
         with self._translated(target.table):
-            delta = DeltaTable(self.path(target.table))
+            delta = self._place.open(target.table)
             failpoint("apply.before-annotation")
             delta.alter.set_column_metadata(column, {key.decode(): value for key, value in metadata.items()})
-            return self._target(target.table, DeltaTable(self.path(target.table)))
+            return self._target(target.table, self._place.open(target.table))
 
     def lookup(self, target: Target, keys: pa.Table, columns: Sequence[str]) -> pa.Table:
         """See `Destination.lookup`. Reads the files whose key range meets that of `keys`, batch by batch."""
@@ -177,8 +151,8 @@ class DeltaDestination:
     def remove_old_files(self, target: Target) -> int:
         """See `Destination.remove_old_files`."""
         with self._translated(target.table):
-            removed = upkeep.remove_old_files(DeltaTable(self.path(target.table)))
-            removed += creation.sweep(Path(self.path(target.table)).parent)
+            removed = upkeep.remove_old_files(self._place.open(target.table))
+            removed += self._place.sweep(target.table)
             failpoint("expire.files-removed")
             return removed
 
@@ -188,7 +162,7 @@ class DeltaDestination:
         if DELETED_AT in target.schema.names:
             statement += f" WHERE {DELETED_AT} IS NULL"
         if OP in target.schema.names:
-            statement = _BALANCE
+            statement = BALANCE.format(table="t")
         with self._translated(target.table):
             return int(next(iter(self._query(target, statement)))["n"][0].as_py())
 
@@ -205,11 +179,11 @@ class DeltaDestination:
         return pa.RecordBatchReader.from_stream(QueryBuilder().register("t", self._open(target)).execute(sql))
 
     def _open(self, target: Target) -> DeltaTable:
-        return DeltaTable(self.path(target.table), version=target.version)
+        return self._place.open(target.table, target.version)
 
     def _expected(self, old: Target) -> DeltaTable:
         """The newest version, which must stand where `old` stood; another writer's upkeep does not matter."""
-        delta = DeltaTable(self.path(old.table))
+        delta = self._place.open(old.table)
         current = self._target(old.table, delta)
         if (current.watermark, current.within) != (old.watermark, old.within):
             raise DestinationConflict(
@@ -241,31 +215,27 @@ class DeltaDestination:
     def _translated(self, table: TableName) -> Iterator[None]:
         try:
             yield
-        except (OSError, DeltaError) as exc:
-            if trouble := _trouble(exc):
+        except self._place.errors as exc:
+            cause = None if self._place.secretive else exc
+            if trouble := self._place.trouble(exc):
                 raise DestinationUnavailable(
-                    f"The Delta table {self.path(table)} cannot be used ({trouble}); "
-                    "make it readable and writable for this user, or make room."
-                ) from exc
+                    f"The Delta table {self.path(table)} cannot be used ({trouble}); {self._place.remedy}."
+                ) from cause
             if isinstance(exc, CommitFailedError):
                 raise DestinationConflict(
                     f"Another writer committed to {self.path(table)} at the same time; nothing was written; "
                     "run this again."
-                ) from exc
-            said = " ".join(str(exc).split())
-            raise DestinationError(f"The Delta table {self.path(table)} cannot be used: {said}") from exc
+                ) from cause
+            raise DestinationError(
+                f"The Delta table {self.path(table)} cannot be used: {self._place.said(exc)}"
+            ) from cause
 
 
-def _trouble(exc: Exception) -> str | None:
-    """What the file system says, when it is about all of its files; delta-rs has its number only in the text."""
-    if isinstance(exc, OSError) and exc.errno:
-        return exc.strerror
-    found = re.search(r"os error (\d+)|code: (\d+)", str(exc))
-    number = int(found[1] or found[2]) if found else 0
-    if number in _UNAVAILABLE:
-        return os.strerror(number)
-    # a file of the table that is gone is the table's own fault; any other word of the system's is not
-    return " ".join(str(exc).split()) if isinstance(exc, OSError) and number != errno.ENOENT else None
+def _in_a_store(url: str, options: Mapping[str, str]) -> Place:
+    # only who has an object store loads its client
+    from neon_lake.destinations.delta.object_place import ObjectPlace  # noqa: PLC0415
+
+    return ObjectPlace(url, options)
 
 
 def _with_keys(rows: pa.Table, keys: pa.Table) -> pa.Table:

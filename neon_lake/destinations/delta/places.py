@@ -1,25 +1,18 @@
-"""The two kinds of place where the Delta tables of a lake can lie."""
+"""Where the Delta tables of a lake can lie: what is asked of such a place, and the one on a local disk."""
 
 from __future__ import annotations
 
 import errno
 import os
 import re
-import secrets
-import time
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Final, Protocol
 
-import obstore
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable
-from deltalake.exceptions import TableNotFoundError
+from deltalake.exceptions import DeltaError
 
-from neon_lake import objects
-from neon_lake.destinations.delta import creation, object_creation
+from neon_lake.destinations.delta import creation
 from neon_lake.errors import Finding
 from neon_lake.schema import TableName
 
@@ -40,7 +33,7 @@ _UNAVAILABLE: Final = frozenset(
 """Errors of the file system that are not about one table."""
 
 
-class Lake(Protocol):
+class Place(Protocol):
     """A folder with a folder for each schema, and in it one for each table."""
 
     def path(self, table: TableName) -> str:
@@ -78,21 +71,29 @@ class Lake(Protocol):
     remedy: str
     """What to do when there is trouble: the end of a sentence."""
 
+    errors: tuple[type[Exception], ...]
+    """What is raised when a table cannot be used."""
 
-class LocalLake:
+    secretive: bool
+    """Whether these may hold what is secret, so that nobody may see more of them than `trouble` and `said`."""
+
+
+class LocalPlace:
     """A directory on a local disk."""
 
     remedy = "make it readable and writable for this user, or make room"
+    errors: tuple[type[Exception], ...] = (OSError, DeltaError)
+    secretive = False
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def path(self, table: TableName) -> str:
-        """See `Lake.path`."""
+        """See `Place.path`."""
         return str(self.root / table.path)
 
     def check(self) -> Finding:
-        """See `Lake.check`."""
+        """See `Place.check`."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             probe = self.root / f".writable-{os.getpid()}"
@@ -107,23 +108,23 @@ class LocalLake:
         return Finding(subject="destination", detail=f"{self.root} is writable")
 
     def open(self, table: TableName, version: int | None = None) -> DeltaTable:
-        """See `Lake.open`."""
+        """See `Place.open`."""
         return DeltaTable(self.path(table), version=version)
 
     def find(self, table: TableName) -> DeltaTable | None:
-        """See `Lake.find`."""
+        """See `Place.find`."""
         return self.open(table) if DeltaTable.is_deltatable(self.path(table)) else None
 
     def create(self, table: TableName, rows: pa.RecordBatchReader, properties: CommitProperties) -> None:
-        """See `Lake.create`."""
+        """See `Place.create`."""
         creation.create(Path(self.path(table)), rows, properties)
 
     def sweep(self, schema: TableName) -> int:
-        """See `Lake.sweep`."""
+        """See `Place.sweep`."""
         return creation.sweep(Path(self.path(schema)).parent)
 
     def trouble(self, exc: Exception) -> str | None:
-        """See `Lake.trouble`: what the file system says. delta-rs has its number only in the text."""
+        """See `Place.trouble`: what the file system says. delta-rs has its number only in the text."""
         if isinstance(exc, OSError) and exc.errno:
             return exc.strerror
         found = re.search(r"os error (\d+)|code: (\d+)", str(exc))
@@ -134,64 +135,5 @@ class LocalLake:
         return self.said(exc) if isinstance(exc, OSError) and number != errno.ENOENT else None
 
     def said(self, exc: Exception) -> str:
-        """See `Lake.said`."""
+        """See `Place.said`."""
         return " ".join(str(exc).split())
-
-
-class ObjectLake:
-    """A folder in an object store, by its URL. Wrong options become `ConfigError` at once."""
-
-    remedy = "check destination.path, its options, and the credentials and their rights"
-
-    def __init__(self, url: str, options: Mapping[str, str]) -> None:
-        self.url = url.rstrip("/")
-        self._options = objects.Options(self.url, options)
-        self._store = self._options.store
-
-    def path(self, table: TableName) -> str:
-        """See `Lake.path`."""
-        return f"{self.url}/{table.path}"
-
-    def check(self) -> Finding:
-        """See `Lake.check`."""
-        probe = f".probe-{secrets.token_hex(8)}"
-        try:
-            obstore.put(self._store, probe, b"?")
-            objects.delete(self._store, [probe])
-        except objects.FAILURES as exc:
-            trouble = self._options.trouble(exc) or self.said(exc)
-            problem = f"The lake at {self.url} cannot be used ({trouble}); {self.remedy}."
-            return Finding(subject="destination", detail=self.url, problem=problem)
-        return Finding(subject="destination", detail=f"{self.url} is writable")
-
-    def open(self, table: TableName, version: int | None = None) -> DeltaTable:
-        """See `Lake.open`."""
-        return DeltaTable(self.path(table), version=version, storage_options=self._delta)
-
-    def find(self, table: TableName) -> DeltaTable | None:
-        """See `Lake.find`. `DeltaTable.is_deltatable` would halt all threads until the store answers."""
-        try:
-            return self.open(table)
-        except TableNotFoundError:
-            return None
-
-    def create(self, table: TableName, rows: pa.RecordBatchReader, properties: CommitProperties) -> None:
-        """See `Lake.create`."""
-        object_creation.create(self._options, table.path, rows, properties, self._delta)
-
-    def sweep(self, schema: TableName) -> int:
-        """See `Lake.sweep`."""
-        before = datetime.fromtimestamp(time.time() - creation.ABANDONED, UTC)
-        return object_creation.sweep(self._store, schema.path.rpartition("/")[0], before)
-
-    def trouble(self, exc: Exception) -> str | None:
-        """See `Lake.trouble`."""
-        return self._options.trouble(exc)
-
-    def said(self, exc: Exception) -> str:
-        """See `Lake.said`."""
-        return self._options.hushed(str(exc))
-
-    @cached_property
-    def _delta(self) -> dict[str, str]:
-        return self._options.for_delta()
