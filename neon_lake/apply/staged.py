@@ -18,7 +18,7 @@ from neon_lake.apply.events import Mask
 from neon_lake.apply.events import events as events_of
 from neon_lake.apply.plan import Truncation
 from neon_lake.apply.toast import Lookup, before, filled, origins, unsent
-from neon_lake.change import COMMITTED_AT, LSN, OP, SEQUENCE, TIMESTAMP, UNCHANGED, UPDATE, Lsn
+from neon_lake.change import COMMITTED_AT, LSN, OP, SEQUENCE, TIMESTAMP, TRUNCATE, UNCHANGED, UPDATE, Lsn
 from neon_lake.config import Deletes, WriteMode
 from neon_lake.schema import RESCUED, Relation
 
@@ -94,12 +94,22 @@ def resolved_schema(relation: Relation) -> pa.Schema:
     )
 
 
-def resolved(relation: Relation, changes: pa.Table, *, soft: bool) -> pa.Table:
+def resolved(relation: Relation, changes: pa.Table, *, mode: WriteMode, deletes: Deletes) -> pa.Table:
     """Changes (schema `change_schema(relation)`, in order) as events in `resolved_schema`.
 
     For changes that moved rows to other keys and left values of theirs unsent: which row of the target has a value then
-    depends on a chain of any length. `soft`: the end of a row leaves its values unsent too.
+    depends on a chain of any length. With soft deletes the end of a row leaves its values unsent too. In the mode append
+    nothing that was before a TRUNCATE is left out, nor the TRUNCATE itself.
     """
+    if mode is WriteMode.APPEND:
+        truncates = pc.equal(changes[OP], TRUNCATE)
+        events = _resolved(relation, changes.filter(pc.invert(truncates)), soft=False)
+        emptied = changes.filter(truncates).select([OP, LSN, SEQUENCE, COMMITTED_AT])
+        return pa.concat_tables([events, emptied], promote_options="default")
+    return _resolved(relation, changes, soft=deletes is Deletes.SOFT)
+
+
+def _resolved(relation: Relation, changes: pa.Table, *, soft: bool) -> pa.Table:
     events = events_of(relation, changes)
     keys = [column.name for column in relation.key]
     masks = unsent(events)

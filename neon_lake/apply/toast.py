@@ -53,14 +53,14 @@ def filled(
     wanted = {name: mask for name, mask in unsent.items() if mask[chosen].any()}
     if not wanted:
         return rows, incomplete
-    origins = {name: origins(events.previous, mask)[chosen] for name, mask in wanted.items()}
+    found_in = {name: origins(events.previous, mask)[chosen] for name, mask in wanted.items()}
     if applied:
-        origins = {name: np.where(origin < 0, ~chosen, origin) for name, origin in origins.items()}
-    asked = np.unique(np.concatenate([~o[o < 0] for o in origins.values()]))
+        found_in = {name: np.where(origin < 0, ~chosen, origin) for name, origin in found_in.items()}
+    asked = np.unique(np.concatenate([~o[o < 0] for o in found_in.values()]))
     keys = [column.name for column in events.relation.key]
     there = asked if applied else before(events, asked)
     found, place = _from_target(events, there, keys, [*wanted, RESCUED], lookup)
-    for name, origin in origins.items():
+    for name, origin in found_in.items():
         outside = origin < 0
         at = np.where(outside, place[np.searchsorted(asked, np.where(outside, ~origin, 0))], -1) if len(asked) else None
         pool = pa.chunked_array([*events.rows[name].chunks, *found[name].chunks], found.schema.field(name).type)

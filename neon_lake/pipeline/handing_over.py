@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from neon_lake.apply.plan import Truncation, target_schema
 from neon_lake.apply.staged import StagedChanges, StagedFile, StagedSnapshot, resolved, resolved_schema
 from neon_lake.change import LSN, Lsn
-from neon_lake.config import Deletes, Table
+from neon_lake.config import Table, WriteMode
 from neon_lake.destinations.base import Target, Warehouse
 from neon_lake.errors import ResyncNeeded
 from neon_lake.pipeline.parts import Parts
@@ -82,6 +82,9 @@ class _Batch:
     def staged(self, settings: Table) -> StagedChanges:
         """The batch as a warehouse is given it."""
         truncation = max((p.summary.truncation for p in self.pieces if p.summary.truncation), default=None)
+        if settings.mode is WriteMode.APPEND:
+            # a TRUNCATE is a row there, and ends nothing
+            truncation = None
         only_inserts = self.counts.inserts == self.counts.total
         return StagedChanges(
             relation=self.relation,
@@ -200,7 +203,7 @@ class WarehouseWriter:
         found = [(piece.segment, piece.relation) for piece in batch.pieces]
         rows = list(within(self._parts, found, since=since, until=batch.until))
         changes, relation = joined(target, rows)
-        events = resolved(relation, changes, soft=staged.deletes is Deletes.SOFT)
+        events = resolved(relation, changes, mode=staged.mode, deletes=staged.deletes)
         path = f"{RESOLVED}/{target.table.path.replace('/', '.')}-{since.hex}-{secrets.token_hex(4)}.parquet"
         with self._parts.log.storage.sink(path) as file:
             _, size, _ = segments.write(file, resolved_schema(relation), events.to_batches())

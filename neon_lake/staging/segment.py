@@ -93,9 +93,7 @@ class Summary:
             last_commit_at=pc.max(changes[COMMITTED_AT]).as_py(),
             unsent=tuple(sorted(pc.unique(pc.list_flatten(changes[UNCHANGED])).to_pylist())),
             moved=changes[OLD_KEY].null_count < len(changes),
-            truncation=(last[LSN][0].as_py(), last[SEQUENCE][0].as_py(), last[COMMITTED_AT][0].as_py())
-            if last
-            else None,
+            truncation=(last[LSN], last[SEQUENCE], last[COMMITTED_AT]) if last else None,
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -90,6 +90,9 @@ class Query:
         return " UNION ALL ".join(self._file(staged) for staged in self.changes.files)
 
     def _file(self, staged: StagedFile) -> str:
+        if self.changes.resolved:
+            path = file("parquet", f"{self.root}/{staged.path}")
+            return f"SELECT {OP} AS op, {LSN} AS lsn, {SEQUENCE} AS seq, {COMMITTED_AT} AS at FROM {path}"
         there = {column.name for column in staged.relation.columns}
         old = {c.name for c in (staged.relation.columns if staged.relation.keyless else staged.relation.key)}
         keyed = self.keys or range(len(self.columns))
@@ -139,7 +142,7 @@ class Query:
         return (
             f"SELECT {OP} AS op, {LSN} AS lsn, {SEQUENCE} AS seq, {HALF} AS half, {COMMITTED_AT} AS at, "
             f"{UNCHANGED} AS unchanged, {RESCUED} AS rescued, {', '.join(chosen)} "
-            f"FROM {file('parquet', f'{self.root}/{staged.path}')}"
+            f"FROM {file('parquet', f'{self.root}/{staged.path}')} WHERE {OP} <> {text(TRUNCATE)}"
         )
 
     def _sent(self, place: int) -> str:

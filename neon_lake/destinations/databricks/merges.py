@@ -54,7 +54,7 @@ def _mirror(table: str, query: Query, fence: str, *, guarded: bool, before: date
         chosen += [f"o.{quoted(query.columns[place].name)} AS x{place}" for place in query.open]
         values += [f"g{place}" for place in query.keys]
     source = (
-        f"WITH raw AS ({'SELECT 1' if query.changes.resolved else query.raw()}), events AS ({query.events()}), "
+        f"WITH raw AS ({query.raw()}), events AS ({query.events()}), "
         f"filled AS ({query.filled(first_at=before is not None)}), "
         f"v AS (SELECT {', '.join(values)} FROM filled WHERE {wanted}) "
         f"SELECT {', '.join(chosen)} FROM v{joined} WHERE {fence}"
@@ -175,17 +175,12 @@ def _append(table: str, query: Query, fence: str) -> str:
         + ", ".join(f"{null(column.arrow)} AS c{place}" for place, column in enumerate(columns))
         + f" FROM raw WHERE op = {text(TRUNCATE)}"
     )
-    names = ", ".join(f"c{place}" for place in range(len(columns)))
     if query.keys:
         body, rows = _whole_events(table, query)
-        body = f"{body}, rows AS (SELECT op, lsn, seq, at, rescued, {names} FROM ({rows}))"
-        if not query.changes.resolved:
-            body = f"{body}, s AS (SELECT * FROM rows UNION ALL {emptied})"
+        body = f"{body}, rows AS ({rows}), s AS (SELECT * FROM rows UNION ALL {emptied})"
     else:
-        body = f"rows AS ({query.halves()}), s AS (SELECT * FROM rows)"
-    final = "rows" if query.keys and query.changes.resolved else "s"
-    raw = "SELECT 1" if query.changes.resolved else query.raw()
-    source = f"WITH raw AS ({raw}), {body} SELECT * FROM {final} WHERE {fence}"
+        body = f"s AS ({query.halves()})"
+    source = f"WITH raw AS ({query.raw()}), {body} SELECT * FROM s WHERE {fence}"
     given = {column.name: f"s.c{place}" for place, column in enumerate(columns)}
     given |= {RESCUED: "s.rescued", OP: "s.op", LSN: "s.lsn", SEQUENCE: "s.seq", COMMITTED_AT: "s.at"}
     insert = f"({', '.join(map(quoted, given))}) VALUES ({', '.join(given.values())})"
@@ -201,24 +196,28 @@ def _whole_events(table: str, query: Query) -> tuple[str, str]:
         values += [f"g{place}" for place in query.keys]
     body += f"v AS (SELECT {', '.join(values)} FROM filled)"
     op = f"CASE WHEN v.op = {text(UPDATE)} AND v.arrived THEN {text(INSERT)} ELSE v.op END AS op"
-    if not query.open:
-        names = ", ".join(f"v.c{place}" for place in range(len(query.columns)))
-        return body, f"SELECT {op}, v.lsn, v.seq, v.at, v.rescued, {names} FROM v"
     held = {place: f"x{place}" for place in query.open}
-    keys = [quoted(query.columns[place].name) for place in query.keys]
-    own = [f"v.{'g' if query.changes.resolved else 'c'}{place}" for place in query.keys]
-    newest = ", ".join(f"'{alias}', {quoted(query.columns[place].name)}" for place, alias in held.items())
-    body += (
-        f", o AS (SELECT {', '.join(keys)}, max_by(named_struct({newest}, 'rescued', {RESCUED}), "
-        f"named_struct('lsn', {LSN}, 'seq', {SEQUENCE})) AS row FROM {table} "
-        f"WHERE {LSN} < {int(query.changes.since)} GROUP BY {', '.join(keys)})"
-    )
+    joined = ""
+    if query.open:
+        keys = [quoted(query.columns[place].name) for place in query.keys]
+        own = [f"v.{'g' if query.changes.resolved else 'c'}{place}" for place in query.keys]
+        newest = ", ".join(f"'{alias}', {quoted(query.columns[place].name)}" for place, alias in held.items())
+        body += (
+            f", o AS (SELECT {', '.join(keys)}, max_by(named_struct({newest}, 'rescued', {RESCUED}), "
+            f"named_struct('lsn', {LSN}, 'seq', {SEQUENCE})) AS row FROM {table} "
+            f"WHERE {LSN} < {int(query.changes.since)} GROUP BY {', '.join(keys)})"
+        )
+        same = " AND ".join(f"o.{key} = {mine}" for key, mine in zip(keys, own, strict=True))
+        joined = f" LEFT JOIN o ON {same}"
     chosen = []
     for place, column in enumerate(query.columns):
         value = f"v.c{place}"
         if place in held:
             lost = f"CASE WHEN o.row IS NULL THEN {failing(INCOMPLETE, column.arrow)} ELSE o.row.x{place} END"
             value = f"CASE WHEN v.k{place} AND NOT v.gone THEN {lost} ELSE v.c{place} END"
+        if not column.key:
+            # the end of a moved row's old key has no other values
+            value = f"CASE WHEN v.half = 1 THEN {value} END"
         chosen.append(f"{value} AS c{place}")
     rescued = "v.rescued"
     if query.carried:
@@ -231,8 +230,5 @@ def _whole_events(table: str, query: Query) -> tuple[str, str]:
                     (column.name, f"CASE WHEN v.k{place} THEN {old} ELSE v.e{place} END" if kept else f"v.e{place}")
                 )
         rescued = rescued_object(entries)
-    same = " AND ".join(f"o.{key} = {mine}" for key, mine in zip(keys, own, strict=True))
-    return (
-        body,
-        f"SELECT {op}, v.lsn, v.seq, v.at, {rescued} AS rescued, {', '.join(chosen)} FROM v LEFT JOIN o ON {same}",
-    )
+    rescued = f"CASE WHEN v.half = 1 THEN {rescued} END"
+    return body, f"SELECT {op}, v.lsn, v.seq, v.at, {rescued} AS rescued, {', '.join(chosen)} FROM v{joined}"
