@@ -43,6 +43,9 @@ class Display:
 
     def progress(self, step: Step) -> None:
         """Show a step of a verb."""
+        if step.said:
+            self._progress.console.print(step.said)
+            return
         name = str(step.table) if step.table else ""
         task = self._tasks.get((step.verb, name))
         if task is None:
@@ -82,6 +85,8 @@ def synced(result: Synced) -> Group:
         table.add_row(str(name), _state(r.state), *numbers, str(r.watermark) if r.watermark is not None else "")
     captured = result.captured
     total = f"captured {captured.changes:,} changes up to {captured.end}"
+    if result.costs:
+        total += f"; {result.costs}"
     return Group(table, total, *_reasons([(n, r.error) for n, r in sorted(result.tables.items()) if r.error]))
 
 

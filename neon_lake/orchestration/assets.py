@@ -9,7 +9,7 @@ from neon_lake.config import Pipeline
 from neon_lake.orchestration import metadata
 from neon_lake.orchestration.batch import Done, Order, carry_out
 from neon_lake.orchestration.hours import Hours, key_of, partitions
-from neon_lake.orchestration.names import ROW_COUNT, STARTED_BY_TAG, Names
+from neon_lake.orchestration.names import COSTS_TAG, ROW_COUNT, STARTED_BY_TAG, Names
 from neon_lake.orchestration.resources import opened
 from neon_lake.orchestration.steps import fail_for, progress_to, sentences
 from neon_lake.orchestration.translator import Translator
@@ -56,6 +56,9 @@ def lake_assets(
         with sentences(context.retry_number):
             replication = opened(context.resources, names, progress_to(context.log))
             done = carry_out(replication, order)
+        if done.costs:
+            context.log.info("Databricks: %s", done.costs)
+            context.instance.add_run_tags(context.run_id, {COSTS_TAG: str(done.costs)})
         yield from told(context, done, chosen, translator)
         fail_for(done.tables, context.retry_number, done.trouble)
 

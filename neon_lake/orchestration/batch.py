@@ -3,9 +3,11 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from neon_lake.destinations.base import Warehouse
 from neon_lake.errors import NeonLakeError, retry_policy
 from neon_lake.orchestration.hours import Hours
 from neon_lake.pipeline import Replication
+from neon_lake.pipeline.costs import Costs
 from neon_lake.pipeline.results import Parity, TableResult
 from neon_lake.schema import Relation, TableName
 
@@ -56,6 +58,7 @@ class Done:
 
     tables: Mapping[TableName, Outcome]
     trouble: NeonLakeError | None = None
+    costs: Costs = Costs()
 
 
 def carry_out(replication: Replication, order: Order) -> Done:
@@ -70,8 +73,9 @@ def carry_out(replication: Replication, order: Order) -> Done:
     trouble: NeonLakeError | None = None
     rows: dict[TableName, int] = {}
     if order.compare:
+        moved = {table for table, result in (results | again).items() if result.moved}
         try:
-            verified = replication.verify(asked, deep=order.deep, only=_chosen(replication, order, rows))
+            verified = replication.verify(asked, deep=order.deep, only=_chosen(replication, order, rows, moved))
         except NeonLakeError as exc:
             trouble = exc
         else:
@@ -86,14 +90,24 @@ def carry_out(replication: Replication, order: Order) -> Done:
         table: _outcome(replication, result, again.get(table), parity.get(table), unchecked.get(table), rows)
         for table, result in results.items()
     }
-    return Done(tables={t: replace(o, lag=behind) for t, o in outcomes.items()}, trouble=trouble)
+    return Done(
+        tables={t: replace(o, lag=behind) for t, o in outcomes.items()},
+        trouble=trouble,
+        costs=replication.parts.costs(),
+    )
 
 
-def _chosen(replication: Replication, order: Order, rows: dict[TableName, int]) -> Callable[[Relation], bool]:
-    """Which relations to compare; `rows` learns how many rows they have in the lake."""
+def _chosen(
+    replication: Replication, order: Order, rows: dict[TableName, int], moved: Collection[TableName]
+) -> Callable[[Relation], bool]:
+    """Which relations to compare; `rows` learns how many rows they have in the lake.
+
+    A warehouse is not kept awake for tables that did not change, unless a person asks for it.
+    """
+    spared = isinstance(replication.parts.destination, Warehouse) and order.max_rows is not None
 
     def chosen(relation: Relation) -> bool:
-        if relation.table not in order.compare:
+        if relation.table not in order.compare or (spared and relation.table not in moved):
             return False
         found = _rows(replication, relation.table)
         if found is not None:
@@ -134,11 +148,14 @@ def _outcome(
 ) -> Outcome:
     error = result.error or (replayed.error if replayed else None) or unchecked
     count = rows.get(result.table)
+    moved = result.moved or (replayed is not None and replayed.moved)
+    if count is None and error is None and (moved or not isinstance(replication.parts.destination, Warehouse)):
+        count = _rows(replication, result.table)
     return Outcome(
         result=result,
         replayed=replayed,
         parity=parity,
-        rows=_rows(replication, result.table) if count is None and error is None else count,
+        rows=count,
         error=error,
         transient=(result.transient if result.error else bool(replayed and replayed.transient)),
     )

@@ -1,16 +1,17 @@
 """Everything that Dagster is told of a pipeline."""
 
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
-from neon_lake.config import load
+from neon_lake.config import DatabricksConfig, load
 from neon_lake.orchestration.assets import lake_assets, source_assets
 from neon_lake.orchestration.checks import content_checks
 from neon_lake.orchestration.jobs import expire_job, resync_job, sync_selection, verify_selection
 from neon_lake.orchestration.known_tables import known_tables
 from neon_lake.orchestration.names import CONTENT, Names
-from neon_lake.orchestration.resources import PostgresResource, ReplicationResource
+from neon_lake.orchestration.resources import PostgresResource, ReplicationResource, WorkspaceResource
 from neon_lake.orchestration.schedules import schedules
 from neon_lake.orchestration.sensors import lag_sensor, waiting_sensor
 from neon_lake.orchestration.translator import Translator
@@ -20,6 +21,7 @@ def build_definitions(
     pipeline_file: Path,
     *,
     postgres: PostgresResource | None = None,
+    databricks: Any = None,
     translator: type[Translator] = Translator,
     qualified: bool = False,
 ) -> dg.Definitions:
@@ -28,6 +30,7 @@ def build_definitions(
     Args:
         pipeline_file: its path.
         postgres: overrides what the file says of the source.
+        databricks: a `DatabricksClientResource` of dagster-databricks, in place of what the file says of the workspace.
         translator: how tables become assets.
         qualified: put the pipeline's name before the names of jobs, sensor, schedules and resources, so that several
             pipelines can live in one code location.
@@ -38,11 +41,14 @@ def build_definitions(
     """
     path = pipeline_file.resolve()
     config = load(path)
-    names = Names(pipeline=config.name, qualified=qualified)
+    on_databricks = isinstance(config.destination, DatabricksConfig)
+    names = Names(pipeline=config.name, qualified=qualified, on_databricks=on_databricks)
     source = postgres or PostgresResource()
     replication = ReplicationResource(pipeline_file=str(path))
     relations, shown = known_tables(config, source), translator(config)
-    resources = {names.postgres: source, names.replication: replication}
+    resources: dict[str, Any] = {names.postgres: source, names.replication: replication}
+    if on_databricks:
+        resources[names.databricks] = databricks or WorkspaceResource(pipeline_file=str(path))
     upkeep = [resync_job(shown, names), expire_job(names)]
     if not relations:
         return dg.Definitions(

@@ -57,7 +57,7 @@ def content_checks(
                 context.log.error("%s: %s", table, outcome.error)
             if outcome.parity is not None:
                 yield metadata.check_result(outcome.parity, key, CONTENT)
-            elif outcome.error is None and table in chosen:
+            elif outcome.error is None and table in chosen and outcome.rows is not None:
                 context.log.info(
                     "%s has %s rows, more than parity.max_rows; run the job %s to compare it.",
                     table,

@@ -9,16 +9,23 @@ PIPELINE_TAG: Final = "neon_lake/pipeline"
 STARTED_BY_TAG: Final = "neon_lake/started_by"
 """Run tag of what the sensor or a schedule started: such a run takes what is new, and never replays."""
 
+COSTS_TAG: Final = "neon_lake/databricks"
+"""Run tag that says what a run asked of Databricks."""
+
 ROW_COUNT: Final = "row_count_parity"
 CONTENT: Final = "content_parity"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Names:
-    """The names of one pipeline. `qualified` puts the pipeline's name before those that a code location shares."""
+    """The names of one pipeline. `qualified` puts the pipeline's name before those that a code location shares.
+
+    `on_databricks`: its lake is there, so that every step needs the workspace.
+    """
 
     pipeline: str
     qualified: bool = False
+    on_databricks: bool = False
 
     def _of(self, name: str) -> str:
         return f"{self.pipeline}_{name}" if self.qualified else name
@@ -59,9 +66,14 @@ class Names:
         return self._of("postgres")
 
     @property
+    def databricks(self) -> str:
+        """The resource that connects to the workspace."""
+        return self._of("databricks")
+
+    @property
     def resources(self) -> set[str]:
         """The resources that every step needs."""
-        return {self.postgres, self.replication}
+        return {self.postgres, self.replication, *([self.databricks] if self.on_databricks else [])}
 
     @property
     def op(self) -> str:

@@ -9,11 +9,12 @@ from typing import Any
 import dagster as dg
 from pydantic import Field, ValidationError
 
-from neon_lake.config import SourceConfig, load
+from neon_lake.config import DatabricksConfig, SourceConfig, load
 from neon_lake.errors import ConfigError
 from neon_lake.orchestration.names import Names
 from neon_lake.pipeline import Progress, Replication
 from neon_lake.sources.postgres.connection import Connection, ConnectionSettings
+from neon_lake.workspace.connection import connect
 
 
 class PostgresResource(dg.ConfigurableResource[ConnectionSettings]):
@@ -58,25 +59,81 @@ def _quiet(_: Progress) -> None:
     """Tell nobody."""
 
 
+class WorkspaceResource(dg.ConfigurableResource[Any]):
+    """The Databricks workspace that a pipeline file describes.
+
+    A `DatabricksClientResource` of dagster-databricks can take its place: both give a client by `get_client`.
+    """
+
+    pipeline_file: str = Field(description="Path of the pipeline file.")
+
+    def get_client(self) -> Any:
+        """What has the SDK's client as `workspace_client`. Raises `ConfigError`."""
+        destination = load(Path(self.pipeline_file)).destination
+        assert isinstance(destination, DatabricksConfig)
+        # three seconds, because it loads pyspark: only runs pay for it
+        from dagster_databricks.databricks import DatabricksClient  # noqa: PLC0415
+        from dagster_databricks.resources import (  # noqa: PLC0415
+            AzureServicePrincipalCredentials,
+            DatabricksClientResource,
+            OauthCredentials,
+        )
+
+        given: dict[str, Any] = {"host": destination.host}
+        if destination.token is not None:
+            given["token"] = destination.token
+        elif destination.client_id is not None:
+            given["oauth_credentials"] = OauthCredentials(
+                client_id=destination.client_id, client_secret=str(destination.client_secret)
+            )
+        elif destination.azure_client_id is not None:
+            given["azure_credentials"] = AzureServicePrincipalCredentials(
+                azure_client_id=destination.azure_client_id,
+                azure_client_secret=str(destination.azure_client_secret),
+                azure_tenant_id=str(destination.azure_tenant_id),
+            )
+        else:
+            # a profile, or what the environment says: the SDK finds it
+            return _Found(connect(destination))
+        client: DatabricksClient = DatabricksClientResource(**given).get_client()
+        return client
+
+
+class _Found:
+    """A client of the SDK, as `DatabricksClient` holds one."""
+
+    def __init__(self, client: Any) -> None:
+        self.workspace_client = client
+
+
 class ReplicationResource(dg.ConfigurableResource[Replication]):
     """A pipeline, as its pipeline file describes it."""
 
     pipeline_file: str = Field(description="Path of the pipeline file.")
 
     def open(
-        self, postgres: PostgresResource | None = None, progress: Callable[[Progress], None] = _quiet
+        self,
+        postgres: PostgresResource | None = None,
+        progress: Callable[[Progress], None] = _quiet,
+        databricks: Any = None,
     ) -> Replication:
         """The pipeline, ready for its verbs; `postgres` overrides what the file says of the source.
+
+        `databricks` is a resource that connects to the workspace, or the client that such a one gives.
 
         Connects to nothing yet. Raises `ConfigError`.
         """
         config = load(Path(self.pipeline_file))
         if postgres is not None:
             config = replace(config, source=postgres.over(config.source))
-        return Replication.open(config, progress=progress)
+        if databricks is not None and hasattr(databricks, "get_client"):
+            databricks = databricks.get_client()
+        client = databricks.workspace_client if databricks is not None else None
+        return Replication.open(config, progress=progress, client=client)
 
 
 def opened(resources: Any, names: Names, progress: Callable[[Progress], None] = _quiet) -> Replication:
     """The pipeline from a context's resources, which need `names.resources`. Raises `ConfigError`."""
     replication: ReplicationResource = getattr(resources, names.replication)
-    return replication.open(getattr(resources, names.postgres), progress)
+    databricks = getattr(resources, names.databricks) if names.on_databricks else None
+    return replication.open(getattr(resources, names.postgres), progress, databricks)

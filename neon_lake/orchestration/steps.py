@@ -15,6 +15,8 @@ def progress_to(log: dg.DagsterLogManager) -> Callable[[Progress], None]:
     """Tell the run's log what was finished."""
 
     def tell(step: Progress) -> None:
+        if step.said:
+            log.info("%s", step.said)
         if step.done and step.rows:
             what = "changes" if step.verb in ("capture", "apply") else "rows"
             log.info("%s %s: %s %s", step.verb, step.table or "the stream", f"{step.rows:,}", what)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from neon_lake.config import DatabricksConfig, Pipeline, is_url
 from neon_lake.destinations.base import Lake, Warehouse
-from neon_lake.pipeline.parts import Costs, Parts, Progress
+from neon_lake.pipeline.costs import Costs
+from neon_lake.pipeline.parts import Parts, Progress
 from neon_lake.sources.postgres import PostgresSource
 from neon_lake.staging.local import LocalStorage
 from neon_lake.staging.log import ChangeLog

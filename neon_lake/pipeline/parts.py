@@ -8,6 +8,7 @@ from functools import cached_property
 
 from neon_lake.config import Pipeline, Table
 from neon_lake.destinations.base import Lake, Warehouse
+from neon_lake.pipeline.costs import Costs
 from neon_lake.schema import TableName
 from neon_lake.sources.base import Source
 from neon_lake.staging.log import ChangeLog
@@ -16,43 +17,13 @@ from neon_lake.staging.manifest import Owner
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """A step on the way: which verb, on which table if one, and how many rows it has come along; or something `said`."""
+    """A step on the way: which verb, on which table if one, and how many rows it has come along; or words (`said`)."""
 
     verb: str
     table: TableName | None = None
     rows: int = 0
     done: bool = False
     said: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Costs:
-    """What was asked of paid services: SQL statements, seconds that the warehouse worked or started, bytes uploaded."""
-
-    statements: int = 0
-    warehouse_seconds: float = 0.0
-    starting_seconds: float = 0.0
-    bytes_uploaded: int = 0
-
-    def __bool__(self) -> bool:
-        return self != Costs()
-
-    def __sub__(self, other: Costs) -> Costs:
-        return Costs(**{name: value - getattr(other, name) for name, value in vars(self).items()})
-
-    def __add__(self, other: Costs) -> Costs:
-        return Costs(**{name: value + getattr(other, name) for name, value in vars(self).items()})
-
-    def __str__(self) -> str:
-        started = f", {self.starting_seconds:.0f} s to start it" if self.starting_seconds else ""
-        return (
-            f"{self.statements} statements, {self.bytes_uploaded:,} bytes uploaded, "
-            f"{self.warehouse_seconds:.1f} s on the warehouse{started}"
-        )
-
-    def to_json(self) -> dict[str, float]:
-        """For `--json`."""
-        return {name: round(value, 3) for name, value in vars(self).items()}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -82,6 +82,7 @@ class Replication:
         `tables` restricts snapshot and apply to some tables, and gives parked ones among them another try; capture is
         of the whole slot always. Raises what stops all tables; what stops one is in its result.
         """
+        before = self.parts.costs()
         chosen = self._choose(tables)
         self._ready()
         if tables:
@@ -91,7 +92,8 @@ class Replication:
             # a table that outgrew its target is snapshotted at once: nothing else may ever call for it
             more, anew = self._micro_batch(stale, chosen.wanted)
             captured, results = captured + more, results | anew
-        return Synced(captured=captured, tables={**results, **chosen.refused})
+        costs = self.parts.costs() - before
+        return Synced(captured=captured, tables={**results, **chosen.refused}, costs=costs)
 
     def _micro_batch(
         self, relations: Sequence[Relation], wanted: Sequence[Relation]

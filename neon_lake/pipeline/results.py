@@ -9,6 +9,7 @@ from typing import Any
 
 from neon_lake.change import Lsn
 from neon_lake.lifecycle import State
+from neon_lake.pipeline.costs import Costs
 from neon_lake.schema import Relation, TableName
 from neon_lake.staging.segment import NO_CHANGES, Counts
 
@@ -123,13 +124,14 @@ class Synced:
 
     captured: Captured
     tables: Mapping[TableName, TableResult]
+    costs: Costs = Costs()
 
     def then(self, later: Synced) -> Synced:
         """This micro-batch and the one behind it, of all or some of the tables, as one."""
         tables = dict(self.tables)
         for name, result in later.tables.items():
             tables[name] = tables[name].then(result) if name in tables else result
-        return Synced(captured=self.captured + later.captured, tables=tables)
+        return Synced(captured=self.captured + later.captured, tables=tables, costs=self.costs + later.costs)
 
     @property
     def ok(self) -> bool:
@@ -141,7 +143,7 @@ class Synced:
         return {
             "captured": self.captured.to_json(),
             "tables": {str(name): result.to_json() for name, result in self.tables.items()},
-        }
+        } | ({"costs": self.costs.to_json()} if self.costs else {})
 
 
 @dataclass(frozen=True, kw_only=True)
