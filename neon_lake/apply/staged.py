@@ -98,8 +98,8 @@ def resolved(relation: Relation, changes: pa.Table, *, mode: WriteMode, deletes:
     """Changes (schema `change_schema(relation)`, in order) as events in `resolved_schema`.
 
     For changes that moved rows to other keys and left values of theirs unsent: which row of the target has a value then
-    depends on a chain of any length. With soft deletes the end of a row leaves its values unsent too. In the mode append
-    nothing that was before a TRUNCATE is left out, nor the TRUNCATE itself.
+    depends on a chain of any length. With soft deletes the end of a row leaves its values unsent too. In the mode
+    append nothing that was before a TRUNCATE is left out, nor the TRUNCATE itself.
     """
     if mode is WriteMode.APPEND:
         truncates = pc.equal(changes[OP], TRUNCATE)

@@ -130,7 +130,7 @@ class Warehouse(Destination, Protocol):
     def load(self, old: Target | None, schema: pa.Schema, snapshot: StagedSnapshot) -> Target:
         """Make the table what the snapshot is; readers see the old one until it is done. See `Lake.replace`.
 
-        With soft deletes and an `old` table, rows that the snapshot lacks stay, marked as deleted, when `snapshot.keep`.
+        With soft deletes and `snapshot.keep`, rows of an old table that the snapshot lacks stay, marked as deleted.
         """
         ...
 

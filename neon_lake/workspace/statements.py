@@ -1,7 +1,7 @@
 """SQL on a warehouse, each statement followed to its end.
 
 The SDK sends a POST again when its answer was lost, so a statement may be carried out twice, and late: every statement
-that is given to `Warehouse.run` has to be safe against that. So one that ended for a reason that may pass is sent again.
+that is given to `Warehouse.run` has to be safe against that. So one that ended for a passing reason is sent again.
 Source: https://docs.databricks.com/api/workspace/statementexecution
 """
 
@@ -59,7 +59,7 @@ class StatementFailed(DestinationError):
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """What was asked of a warehouse: statements, seconds from their start to their end, and seconds it took to start."""
+    """What was asked of a warehouse: statements, seconds from their start to their end, and those it took to start."""
 
     statements: int = 0
     seconds: float = 0.0
@@ -163,8 +163,8 @@ class Warehouse:
             self._notice(f"{about}: the statement {response.statement_id} ended with {code}, and is sent again")
             time.sleep(min(0.2 * 4**attempt, 10.0))
         sentence = (
-            f"The statement {response.statement_id} for {about} failed on the warehouse {self.id} ({brief_message(said)}); "
-            "its page in Databricks' query history says more."
+            f"The statement {response.statement_id} for {about} failed on the warehouse {self.id} "
+            f"({brief_message(said)}); its page in Databricks' query history says more."
         )
         if code in PASSING:
             raise DestinationUnavailable(sentence)

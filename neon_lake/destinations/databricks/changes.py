@@ -1,7 +1,7 @@
 """Staged changes as queries: which row each key has after them, or which rows they add up to.
 
-Inside of the queries the columns of the source are called `c0`, `c1`, … in their order, so that no name of a table's own
-meets one of ours.
+Inside of the queries the columns of the source are called `c0`, `c1`, … in their order, so that no name of a table's
+own meets one of ours.
 """
 
 from __future__ import annotations
@@ -106,7 +106,8 @@ class Query:
         for place, column in enumerate(self.columns):
             chosen.append(f"{quoted(column.name) if column.name in there else null(column.arrow)} AS c{place}")
         within = [f"{LSN} >= {int(self.changes.since)}", f"{LSN} < {int(self.changes.until)}"]
-        return f"SELECT {', '.join(chosen)} FROM {file('parquet', f'{self.root}/{staged.path}')} WHERE {' AND '.join(within)}"
+        path = file("parquet", f"{self.root}/{staged.path}")
+        return f"SELECT {', '.join(chosen)} FROM {path} WHERE {' AND '.join(within)}"
 
     def _behind(self) -> str:
         """The condition that a change counts: no TRUNCATE is behind it, nor is it one."""
@@ -150,9 +151,10 @@ class Query:
         return f"({sent} AND op <> {text(DELETE)})" if self.soft else f"({sent})"
 
     def filled(self, *, first_at: bool = False) -> str:
-        """The events, with what the batch knows of unsent values: `u<i>` has the value and the rescued text of the last
-        event that sent column i, and is null where none did. `rank` is 1 for the last event of a key; `arrived` says
-        that a row came to its key from another one.
+        """The events, with what the batch knows of unsent values.
+
+        `u<i>` has the value and the rescued text of the last event that sent column i, and is null where none did.
+        `rank` is 1 for the last event of a key; `arrived` says that a row came to its key from another one.
         """
         over = f"OVER (PARTITION BY {self._key} ORDER BY {_POSITION} ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)"
         chosen = [f"*, row_number() OVER (PARTITION BY {self._key} ORDER BY {_LATEST}) AS rank"]
@@ -166,8 +168,9 @@ class Query:
         return f"SELECT {', '.join(chosen)} FROM events"
 
     def values(self) -> list[str]:
-        """What is selected of `filled`: `c<i>`; of open columns also `k<i>`, whether the target has the value; `e<i>`:
-        rescued text of column i alone; and gone, lsn, seq, half, at, op, rescued.
+        """What is selected of `filled`: gone, op, arrived, lsn, seq, half, at, rescued, and `c<i>`.
+
+        Of open columns also `k<i>`: whether the target has the value; and `e<i>`: rescued text of column i alone.
         """
         chosen = [f"op = {text(DELETE)} AS gone, op, arrived, lsn, seq, half, at"]
         for place, column in enumerate(self.columns):
@@ -214,7 +217,7 @@ class Query:
     # --- every change as a row
 
     def halves(self) -> str:
-        """Every change of a table without a key, as it is; an update that altered its row as the old and the new one."""
+        """Every change of a table without a key; an update that altered its row as the old row and the new one."""
         new = ", ".join(f"c{place}" for place in range(len(self.columns)))
         old = ", ".join(f"o{place} AS c{place}" for place in range(len(self.columns)))
         renamed = f"CASE WHEN moved THEN {text(INSERT)} ELSE op END AS op"

@@ -236,9 +236,9 @@ class DatabricksDestination:
     def _standing(self, old: Target) -> tuple[Entry, Intent | None]:
         entry, intent = self._ledger.newest(old.table)
         if entry is None or entry.watermark != old.watermark:
+            there = entry.watermark if entry else "nothing"
             raise DestinationConflict(
-                f"Another run has brought {old.table} to {entry.watermark if entry else 'nothing'} while this one was at "
-                f"{old.watermark}; run this again."
+                f"Another run has brought {old.table} to {there} while this one was at {old.watermark}; run this again."
             )
         return entry, intent
 
@@ -321,8 +321,8 @@ class DatabricksDestination:
                 return
         if (found.get("neon_lake.pipeline"), found.get("neon_lake.table")) != (self._pipeline.name, str(table)):
             raise DestinationError(
-                f"{full} is there and was not written by the pipeline {self._pipeline.name} from {table}; rename it, or "
-                "give the table another name with target, or another schema."
+                f"{full} is there and was not written by the pipeline {self._pipeline.name} from {table}; rename it, "
+                "or give the table another name with target, or another schema."
             )
 
 

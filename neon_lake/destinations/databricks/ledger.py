@@ -50,7 +50,7 @@ class Shelf(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Intent:
-    """What was begun from an entry: a merge of changes up to `until`, or the load of a snapshot that was taken there."""
+    """What was begun from an entry: a merge of changes up to `until`, or the load of a snapshot taken there."""
 
     kind: str
     until: Lsn
@@ -201,7 +201,7 @@ def _entry(data: bytes, path: str) -> Entry:
         )
     except (ValueError, KeyError, TypeError) as exc:
         raise DestinationError(
-            f"The file {path} in staging is damaged; remove it, so that its table is taken for new and snapshotted anew."
+            f"The file {path} in staging is damaged; remove it, so that its table is snapshotted anew."
         ) from exc
 
 

@@ -64,7 +64,7 @@ class Load:
         )
 
     def append(self) -> str:
-        """Put the snapshot behind the changes that the table has (mode append), unless it has it: TRUNCATE, then rows."""
+        """Put the snapshot behind the changes that the table has (mode append), unless it is there."""
         lsn = int(self.snapshot.lsn) - 1
         emptied = {OP: text(TRUNCATE), LSN: str(lsn), SEQUENCE: "CAST(-1 AS bigint)", COMMITTED_AT: self._taken}
         first = ", ".join(f"{emptied.get(f.name, null(f.type))} AS {quoted(f.name)}" for f in self.schema)
@@ -81,8 +81,8 @@ class Load:
         update = ", ".join(f"t.{quoted(f.name)} = s.{quoted(f.name)}" for f in self.schema)
         insert = f"({self._columns}) VALUES ({', '.join(f's.{quoted(f.name)}' for f in self.schema)})"
         return (
-            f"MERGE INTO {self.table} AS t USING (SELECT * FROM ({self._rows(self.snapshot.files)}) WHERE {self.fence}) "
-            f"AS s ON {keys} WHEN MATCHED AND t.{LSN} < {lsn} THEN UPDATE SET {update} "
+            f"MERGE INTO {self.table} AS t "
+            f"USING (SELECT * FROM ({self._rows(self.snapshot.files)}) WHERE {self.fence}) AS s ON {keys} WHEN MATCHED AND t.{LSN} < {lsn} THEN UPDATE SET {update} "
             f"WHEN NOT MATCHED THEN INSERT {insert} "
             f"WHEN NOT MATCHED BY SOURCE AND t.{LSN} < {lsn} AND t.{DELETED_AT} IS NULL THEN UPDATE SET "
             f"t.{DELETED_AT} = {self._taken}, t.{COMMITTED_AT} = {self._taken}, t.{LSN} = {lsn}"

@@ -1,9 +1,9 @@
 """Batches of changes as one MERGE each, which may be carried out twice, late, and beside itself.
 
 Two guards make it so. A statement reads the ledger's entry that it builds on, and that entry is removed before the next
-statement is sent: a late one finds no file and fails. And rows that the batch has touched, which are those with an `_lsn`
-of its range, are left alone by a second run of the same batch. Two that run at once meet in Delta's commit: the tables
-are `Serializable`.
+statement is sent: a late one finds no file and fails. And rows that the batch has touched, which are those with an
+`_lsn` of its range, are left alone by a second run of the same batch. Two that run at once meet in Delta's commit: the
+tables are `Serializable`.
 """
 
 from __future__ import annotations
@@ -144,8 +144,8 @@ def _copies(table: str, query: Query, fence: str) -> str:
         f"AS row FROM versions GROUP BY {identity}), "
         f"held AS (SELECT {ROW_ID} AS id, count(*) AS n, max({LSN}) AS newest FROM {table} "
         f"WHERE {ROW_ID} IN (SELECT id FROM net) {there} GROUP BY {ROW_ID}), "
-        f"wanted AS (SELECT net.id, net.row, net.net, coalesce(held.n, 0) AS n FROM net LEFT JOIN held ON held.id = net.id "
-        f"WHERE net.net <> 0 AND coalesce(held.newest, -1) < {since}), "
+        f"wanted AS (SELECT net.id, net.row, net.net, coalesce(held.n, 0) AS n "
+        f"FROM net LEFT JOIN held ON held.id = net.id WHERE net.net <> 0 AND coalesce(held.newest, -1) < {since}), "
         f"s AS (SELECT id, row, true AS removed FROM wanted WHERE net < 0 AND n > 0 UNION ALL "
         f"SELECT id, row, false AS removed FROM (SELECT id, row, explode(sequence(1, "
         f"CAST(CASE WHEN net > 0 THEN net ELSE n + net END AS int))) AS copy FROM wanted "

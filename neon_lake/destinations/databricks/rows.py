@@ -12,8 +12,8 @@ from neon_lake.destinations.databricks.sql import text
 def row_id(columns: Sequence[tuple[str, pa.DataType, str]], rescued: str) -> str:
     """An expression of 16 bytes that rows of the same content share, whatever the order of their columns.
 
-    `columns` are (name, type, expression). A null counts as if its column was not there, so that a row keeps its id when
-    a column is added. By xxhash64, which is defined on values and not on their text.
+    `columns` are (name, type, expression). A null counts as if its column was not there, so that a row keeps its id
+    when a column is added. By xxhash64, which is defined on values and not on their text.
     """
     parts: list[str] = []
     for name, kind, expression in sorted([*columns, ("_rescued_data", pa.string(), rescued)]):
