@@ -29,7 +29,12 @@ VENV = ROOT / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 EXE = ".exe" if os.name == "nt" else ""
 STAMP = VENV / "neon-lake-stamp"
-LOCK = ROOT / "requirements.lock"
+SMALL = ROOT / "requirements.lock"
+WHOLE = ROOT / "requirements-databricks.lock"
+LOCKS = {WHOLE: ("dev", "databricks", "engines"), SMALL: ("dev",)}
+"""The extras of pyproject.toml that each lock holds; the second one is a part of the first."""
+DOWNLOADS = {WHOLE: 780, SMALL: 220}
+"""MB that an empty cache takes."""
 PROJECT = ROOT / "pyproject.toml"
 MAJORS = range(14, 19)
 SERVERS = ROOT / ".pg"
@@ -61,24 +66,24 @@ def tool(name: str) -> str:
     return str(BIN / (name + EXE))
 
 
-def fingerprint() -> str:
-    """What the environment depends on, as one hash; the root too, which an editable install holds."""
+def stamp_of(lock: Path) -> str:
+    """The lock's name, and a hash of all that its environment depends on: the root too, for the editable install."""
     parts = (
-        LOCK.read_bytes(),
+        lock.read_bytes(),
         PROJECT.read_bytes(),
         UV_VERSION.encode(),
         sys.version.encode(),
         str(ROOT).encode(),
     )
-    return hashlib.sha256(b"\0".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
+    return f"{lock.name} {hashlib.sha256(b''.join(hashlib.sha256(part).digest() for part in parts)).hexdigest()}"
 
 
-def is_current() -> bool:
-    """Whether the environment is complete and made from the present lock, project file and interpreter."""
+def stamp_found() -> str:
+    """What the environment was last made from; empty when there is none, or an unfinished one."""
     try:
-        return STAMP.read_text("utf-8") == fingerprint() and Path(tool("python")).exists()
+        return STAMP.read_text("utf-8") if Path(tool("python")).exists() else ""
     except OSError:
-        return False
+        return ""
 
 
 @contextmanager
@@ -139,21 +144,23 @@ def has_uv() -> bool:
     return done.stdout.split() == [sys.version.split()[0], UV_VERSION] and Path(tool("uv")).exists()
 
 
-def prepare() -> None:
-    """Makes .venv agree with requirements.lock; takes milliseconds when it already does."""
-    if is_current():
+def prepare(lock: Path) -> None:
+    """Makes .venv agree with the lock, or with WHOLE if it holds that already; takes milliseconds when it does."""
+    if stamp_found().startswith(WHOLE.name):
+        lock = WHOLE
+    if stamp_found() == stamp_of(lock):
         return
     started = time.monotonic()
     with exclusive():
-        if is_current():
+        if stamp_found() in (stamp_of(lock), stamp_of(WHOLE)):
             return
         if not has_uv():
             make_venv()
         STAMP.unlink(missing_ok=True)
-        stamp = fingerprint()
-        say("· installing the locked packages (about 200 MB the first time)")
+        stamp = stamp_of(lock)
+        say(f"· installing the packages of {lock.name} (about {DOWNLOADS[lock]} MB the first time)")
         python = ("--python", tool("python"))
-        run(tool("uv"), "pip", "sync", *python, "--require-hashes", str(LOCK), **index_of_pip())
+        run(tool("uv"), "pip", "sync", *python, "--require-hashes", str(lock), **index_of_pip())
         say("· installing neon-lake, editable")
         run(tool("uv"), "pip", "install", *python, "--no-deps", "--no-build-isolation", "--editable", ".")
         STAMP.write_text(stamp, "utf-8")
@@ -249,26 +256,25 @@ def test(arguments: Sequence[str]) -> NoReturn:
     raise SystemExit(tested or (0 if linted else 1))
 
 
-def lock(arguments: Sequence[str]) -> NoReturn:
-    """Writes requirements.lock from pyproject.toml: for every platform, with hashes, without any address."""
+def write_locks(arguments: Sequence[str]) -> NoReturn:
+    """Writes both locks from pyproject.toml: for every platform, with hashes, without any address."""
     if not has_uv():
         make_venv()
-    options = ("--universal", "--extra", "dev", "--generate-hashes", "--no-header", "--no-annotate")
+    options = ("--universal", "--generate-hashes", "--no-header", "--no-annotate")
     quiet = ("--no-emit-index-url", "--no-emit-find-links", "--quiet")
-    run(
-        tool("uv"),
-        "pip",
-        "compile",
-        PROJECT.name,
-        "-o",
-        LOCK.name,
-        *options,
-        *quiet,
-        *arguments,
-        **index_of_pip(),
-    )
-    say(f"· wrote {LOCK.name}")
+    for lock, extras in LOCKS.items():
+        chosen = [word for extra in extras for word in ("--extra", extra)]
+        within = () if lock is WHOLE else ("-c", WHOLE.name)
+        command = (tool("uv"), "pip", "compile", PROJECT.name, "-o", lock.name, *chosen, *within, *options)
+        run(*command, *quiet, *arguments, **index_of_pip())
+        say(f"· wrote {lock.name}")
     raise SystemExit(0)
+
+
+def lock_wanted(command: str, arguments: Sequence[str]) -> Path:
+    """The smallest lock that a command can do with: the tests and whatever has to do with Databricks want WHOLE."""
+    databricks = "databricks" in " ".join(arguments) and command in ("demo", "bench", "setup")
+    return WHOLE if databricks or command in ("test", "lint") else SMALL
 
 
 EPILOG = """\
@@ -279,8 +285,8 @@ commands:
   lint                    the static checks alone
   bench NAME [--json]     one benchmark, side by side with the peers that run on this machine
   soak [--minutes N] [--seed S] [--pg N]  random cases for so long: crashes, DDL, transactions; a failure has a seed
-  lock [--upgrade]        write requirements.lock from pyproject.toml
-  setup                   make the environment, and no more
+  lock [--upgrade]        write both requirements*.lock from pyproject.toml
+  setup [databricks]      make the environment, and no more
 
 The environment lies in .venv; the first run downloads it, later runs take a second.
 """
@@ -303,8 +309,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     parsed = parser.parse_args(arguments)
     rest: list[str] = parsed.rest
     if parsed.command == "lock":
-        lock(rest)
-    prepare()
+        write_locks(rest)
+    prepare(lock_wanted(parsed.command, rest))
     if parsed.command == "demo":
         become(tool("neon-lake"), "demo", *rest)
     if parsed.command == "bench":

@@ -56,6 +56,59 @@ def test_the_set_up_script_hands_pip_s_index_to_uv(monkeypatch: pytest.MonkeyPat
     assert dev.index_of_pip() == {}
 
 
+# --- the environment
+
+
+@pytest.mark.parametrize(
+    ("command", "lock"),
+    [
+        ("demo", "requirements.lock"),
+        ("demo --json", "requirements.lock"),
+        ("demo --destination databricks --ui", "requirements-databricks.lock"),
+        ("demo --destination=databricks", "requirements-databricks.lock"),
+        ("test", "requirements-databricks.lock"),
+        ("lint", "requirements-databricks.lock"),
+        ("bench capture --json", "requirements.lock"),
+        ("bench databricks", "requirements-databricks.lock"),
+        ("soak --minutes 1", "requirements.lock"),
+        ("setup", "requirements.lock"),
+        ("setup databricks", "requirements-databricks.lock"),
+    ],
+)
+def test_a_command_installs_no_more_than_it_needs(command: str, lock: str) -> None:
+    name, *arguments = command.split()
+    assert dev.lock_wanted(name, arguments).name == lock
+
+
+@pytest.fixture
+def synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """An environment that needs nothing but its packages: the locks by which they were installed, in order."""
+    locks = list[str]()
+
+    def run(*command: str, **_: str) -> None:
+        locks.extend(Path(word).name for word in command if word.endswith(".lock"))
+
+    (tmp_path / "python").touch()
+    monkeypatch.setattr(dev, "BIN", tmp_path)
+    monkeypatch.setattr(dev, "STAMP", tmp_path / "stamp")
+    monkeypatch.setattr(dev, "has_uv", lambda: True)
+    monkeypatch.setattr(dev, "index_of_pip", dict)
+    monkeypatch.setattr(dev, "run", run)
+    return locks
+
+
+def test_an_environment_is_made_once_and_grows_but_does_not_shrink(synced: list[str]) -> None:
+    for lock in (dev.SMALL, dev.SMALL, dev.WHOLE, dev.SMALL, dev.WHOLE):
+        dev.prepare(lock)
+    assert synced == ["requirements.lock", "requirements-databricks.lock"]
+
+
+def test_a_whole_environment_stays_whole_when_a_lock_has_changed(synced: list[str]) -> None:
+    dev.STAMP.write_text(f"{dev.WHOLE.name} of last week", "utf-8")
+    dev.prepare(dev.SMALL)
+    assert synced == ["requirements-databricks.lock"]
+
+
 # --- servers of other versions
 
 
@@ -68,7 +121,7 @@ def becomes(monkeypatch: pytest.MonkeyPatch) -> None:
     def become(*command: str) -> NoReturn:
         raise Became(*command[1:])
 
-    monkeypatch.setattr(dev, "prepare", lambda: None)
+    monkeypatch.setattr(dev, "prepare", lambda _: None)
     monkeypatch.setattr(dev, "prepare_server", lambda _: None)
     monkeypatch.setattr(dev, "become", become)
 

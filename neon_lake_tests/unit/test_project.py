@@ -1,4 +1,4 @@
-"""What holds for the project as a whole: its lock, its files, and what an import costs."""
+"""What holds for the project as a whole: its locks, its files, and what an import costs."""
 
 import re
 import subprocess
@@ -12,20 +12,28 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import dev
+
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-LOCK = (ROOT / "requirements.lock").read_text("utf-8")
+LOCKS = [path.name for path in dev.LOCKS]
 
 LOCKED = [
-    *(("base", line) for line in PROJECT["dependencies"]),
-    *(("dev", line) for line in PROJECT["optional-dependencies"]["dev"]),
+    (lock.name, extra, line)
+    for lock, extras in dev.LOCKS.items()
+    for extra in ("", *extras)
+    for line in (PROJECT["optional-dependencies"][extra] if extra else PROJECT["dependencies"])
 ]
 HEAVY = ("pandas", "pyspark", "dagster_databricks", "databricks")
 """Seconds each to import, and needed by few: whoever needs one imports it late."""
 
 
-def pins() -> Iterator[Requirement]:
-    for line in LOCK.splitlines():
+def text_of(lock: str) -> str:
+    return (ROOT / lock).read_text("utf-8")
+
+
+def pins(lock: str) -> Iterator[Requirement]:
+    for line in text_of(lock).splitlines():
         if line and not line.startswith((" ", "#")):
             yield Requirement(line.removesuffix("\\").strip())
 
@@ -38,36 +46,45 @@ def committed_files() -> Iterator[Path]:
             yield path
 
 
-def test_lock_holds_no_address() -> None:
-    assert "://" not in LOCK
-    assert not re.search(r"^\s*(-|--)[a-z]*(index|find-links)", LOCK, re.MULTILINE)
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_lock_holds_no_address(lock: str) -> None:
+    assert "://" not in text_of(lock)
+    assert not re.search(r"^\s*(-|--)[a-z]*(index|find-links)", text_of(lock), re.MULTILINE)
 
 
-def test_every_pin_of_the_lock_is_exact_and_hashed() -> None:
-    blocks = re.split(r"\n(?=\S)", LOCK.strip())
-    assert len(blocks) == len(list(pins())) > 50
+@pytest.mark.parametrize("lock", LOCKS)
+def test_every_pin_of_a_lock_is_exact_and_hashed(lock: str) -> None:
+    blocks = re.split(r"\n(?=\S)", text_of(lock).strip())
+    assert len(blocks) == len(list(pins(lock))) > 50
     for block in blocks:
         assert re.match(r"[A-Za-z0-9._-]+(\[[a-z,]+\])?==\S+", block), block
         assert "--hash=sha256:" in block, block
 
 
-@pytest.mark.parametrize(("group", "line"), LOCKED)
-def test_lock_agrees_with_each_direct_dependency(group: str, line: str) -> None:
+@pytest.mark.parametrize(("lock", "extra", "line"), LOCKED)
+def test_a_lock_agrees_with_each_direct_dependency(lock: str, extra: str, line: str) -> None:
     wanted = Requirement(line)
-    found = [pin for pin in pins() if canonicalize_name(pin.name) == canonicalize_name(wanted.name)]
-    assert found, f"{line} ({group}) is not in requirements.lock: run `python3 dev.py lock`"
+    found = [pin for pin in pins(lock) if canonicalize_name(pin.name) == canonicalize_name(wanted.name)]
+    assert found, f"{line} ({extra}) is not in {lock}: run `python3 dev.py lock`"
     for pin in found:
         (version,) = (specifier.version for specifier in pin.specifier)
         assert wanted.specifier.contains(version), f"{pin} is outside {line}: run `python3 dev.py lock`"
 
 
-def test_lock_has_no_two_pins_for_one_place() -> None:
-    here = [canonicalize_name(pin.name) for pin in pins() if not pin.marker or pin.marker.evaluate()]
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_lock_has_no_two_pins_for_one_place(lock: str) -> None:
+    here = [canonicalize_name(pin.name) for pin in pins(lock) if not pin.marker or pin.marker.evaluate()]
     assert len(here) == len(set(here))
 
 
-def test_lock_leaves_the_databricks_extra_out() -> None:
-    assert not {pin.name for pin in pins()} & {"dagster-databricks", "pyspark", "databricks-sdk"}
+def test_the_lock_of_the_first_command_leaves_databricks_and_the_engines_out() -> None:
+    heavy = {"dagster-databricks", "pyspark", "pysail", "databricks-sdk"}
+    assert not {pin.name for pin in pins(dev.SMALL.name)} & heavy
+    assert {pin.name for pin in pins(dev.WHOLE.name)} >= heavy
+
+
+def test_the_smaller_lock_is_a_part_of_the_larger_one() -> None:
+    assert {str(pin) for pin in pins(dev.SMALL.name)} < {str(pin) for pin in pins(dev.WHOLE.name)}
 
 
 def test_committed_files_name_no_machine_and_no_index() -> None:
