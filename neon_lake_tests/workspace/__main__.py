@@ -16,8 +16,9 @@ from pathlib import Path
 
 import uvicorn
 
-from neon_lake_tests.workspace.application import application
-from neon_lake_tests.workspace.identity import Identity
+from neon_lake_tests.workspace.application import Workspace
+from neon_lake_tests.workspace.engines import Engine
+from neon_lake_tests.workspace.sail import Sail
 
 _PR_SET_PDEATHSIG = 1
 
@@ -41,26 +42,40 @@ def main() -> None:
     parser.add_argument("--engine", choices=["sail", "spark"], required=True, help="what carries SQL out")
     parser.add_argument("--root", type=Path, required=True, help="the folder for tables and files of volumes")
     parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1 (default: a free one)")
+    parser.add_argument("--chunk-rows", type=int, default=100_000, help="rows of a result that come at a time")
     arguments = parser.parse_args()
     _share_fate()
-    identity = Identity()
     listener = socket.create_server(("127.0.0.1", arguments.port), backlog=256)
     root: Path = arguments.root.resolve()
     root.mkdir(parents=True, exist_ok=True)
+    engine = _engine(arguments.engine)
+    workspace = Workspace(root, engine, chunk_rows=arguments.chunk_rows)
     ready = {
         "host": f"http://127.0.0.1:{listener.getsockname()[1]}",
-        "token": identity.token,
-        "client_id": identity.client_id,
-        "client_secret": identity.client_secret,
+        "token": workspace.identity.token,
+        "client_id": workspace.identity.client_id,
+        "client_secret": workspace.identity.client_secret,
+        "warehouse": workspace.warehouse.id,
+        "engine": engine.title,
     }
     config = uvicorn.Config(
-        application(root, identity),
+        workspace.application,
         log_level="warning",
         lifespan="off",
         timeout_keep_alive=60,
         timeout_graceful_shutdown=1,
     )
-    _Server(config, ready).run([listener])
+    try:
+        _Server(config, ready).run([listener])
+    finally:
+        workspace.statements.close()
+        engine.close()
+
+
+def _engine(name: str) -> Engine:
+    if name == "sail":
+        return Sail()
+    raise SystemExit(f"there is no engine {name}")
 
 
 def _share_fate() -> None:
