@@ -2,9 +2,9 @@
 
 import dagster as dg
 
-from neon_lake.config import config_path
 from neon_lake.errors import ConfigError
 from neon_lake.orchestration import build_definitions
+from neon_lake.pipeline_file import config_path
 
 
 @dg.definitions

@@ -12,10 +12,10 @@ from typing import Any
 import click
 
 from neon_lake.cli import views
-from neon_lake.config import config_path, load
 from neon_lake.errors import ConfigError, NeonLakeError
 from neon_lake.pipeline import Replication
 from neon_lake.pipeline.results import Synced
+from neon_lake.pipeline_file import config_path, load
 from neon_lake.schema import TableName
 
 EXIT_FAILED = 1

@@ -22,7 +22,6 @@ from typing import Final
 import psycopg
 from rich.console import Console
 
-from neon_lake.config import load
 from neon_lake.demo import report, shop
 from neon_lake.demo.children import Child
 from neon_lake.demo.embedded import EmbeddedPostgres
@@ -32,6 +31,7 @@ from neon_lake.demo.workload import Workload
 from neon_lake.errors import NeonLakeError
 from neon_lake.orchestration.history import History, Run
 from neon_lake.orchestration.names import Names
+from neon_lake.pipeline_file import load
 from neon_lake.schema import TableName
 
 TABLES: Final = tuple(TableName("public", name) for name in shop.TABLES)

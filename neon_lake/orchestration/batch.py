@@ -7,7 +7,7 @@ from neon_lake.destinations.base import Warehouse
 from neon_lake.errors import NeonLakeError, retry_policy
 from neon_lake.orchestration.hours import Hours
 from neon_lake.pipeline import Replication
-from neon_lake.pipeline.costs import Costs
+from neon_lake.pipeline.costs import NO_COSTS, Costs
 from neon_lake.pipeline.results import Parity, TableResult
 from neon_lake.schema import Relation, TableName
 
@@ -58,7 +58,7 @@ class Done:
 
     tables: Mapping[TableName, Outcome]
     trouble: NeonLakeError | None = None
-    costs: Costs = Costs()
+    costs: Costs = NO_COSTS
 
 
 def carry_out(replication: Replication, order: Order) -> Done:

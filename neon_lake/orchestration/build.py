@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from neon_lake.config import DatabricksConfig, load
+from neon_lake.config import DatabricksConfig
 from neon_lake.orchestration.assets import lake_assets, source_assets
 from neon_lake.orchestration.checks import content_checks
 from neon_lake.orchestration.jobs import expire_job, resync_job, sync_selection, verify_selection
@@ -15,6 +15,7 @@ from neon_lake.orchestration.resources import PostgresResource, ReplicationResou
 from neon_lake.orchestration.schedules import schedules
 from neon_lake.orchestration.sensors import lag_sensor, waiting_sensor
 from neon_lake.orchestration.translator import Translator
+from neon_lake.pipeline_file import load
 
 
 def build_definitions(

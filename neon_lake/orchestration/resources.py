@@ -9,10 +9,11 @@ from typing import Any
 import dagster as dg
 from pydantic import Field, ValidationError
 
-from neon_lake.config import DatabricksConfig, SourceConfig, load
+from neon_lake.config import DatabricksConfig, SourceConfig
 from neon_lake.errors import ConfigError
 from neon_lake.orchestration.names import Names
 from neon_lake.pipeline import Progress, Replication
+from neon_lake.pipeline_file import load
 from neon_lake.sources.postgres.connection import Connection, ConnectionSettings
 from neon_lake.workspace.connection import connect
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,3 +34,6 @@ class Costs:
     def to_json(self) -> dict[str, float]:
         """For `--json`."""
         return {name: round(value, 3) for name, value in vars(self).items()}
+
+
+NO_COSTS: Final = Costs()

@@ -9,7 +9,7 @@ from typing import Any
 
 from neon_lake.change import Lsn
 from neon_lake.lifecycle import State
-from neon_lake.pipeline.costs import Costs
+from neon_lake.pipeline.costs import NO_COSTS, Costs
 from neon_lake.schema import Relation, TableName
 from neon_lake.staging.segment import NO_CHANGES, Counts
 
@@ -124,7 +124,7 @@ class Synced:
 
     captured: Captured
     tables: Mapping[TableName, TableResult]
-    costs: Costs = Costs()
+    costs: Costs = NO_COSTS
 
     def then(self, later: Synced) -> Synced:
         """This micro-batch and the one behind it, of all or some of the tables, as one."""

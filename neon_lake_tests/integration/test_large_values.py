@@ -44,7 +44,7 @@ def test_values_of_100_megabytes_by_snapshot_and_by_stream(lab: Lab) -> None:
 CAPTURE = """
 import re, sys
 from pathlib import Path
-from neon_lake.config import load
+from neon_lake.pipeline_file import load
 from neon_lake.pipeline import Replication
 from neon_lake.pipeline.capture import capture
 parts = Replication.open(load(Path(sys.argv[1]))).parts

@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
-from neon_lake.config import load
 from neon_lake.demo import shop
 from neon_lake.pipeline import Replication
+from neon_lake.pipeline_file import load
 from neon_lake_tests.fixtures.postgres import Database
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text("utf-8")

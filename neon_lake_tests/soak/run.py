@@ -16,11 +16,12 @@ from typing import Any, Final, TypeAlias
 import psycopg
 from psycopg import sql
 
-from neon_lake.config import Pipeline, parse
+from neon_lake.config import Pipeline
 from neon_lake.demo.embedded import EmbeddedPostgres
 from neon_lake.errors import ConfigError, ResyncNeeded, SlotGap, SlotLost
 from neon_lake.pipeline import Replication
 from neon_lake.pipeline.results import Synced, TableResult
+from neon_lake.pipeline_file import parse
 from neon_lake.schema import TableName
 from neon_lake_tests.fixtures.postgres import TEST_SETTINGS
 from neon_lake_tests.soak import oracle

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from neon_lake.config import Deletes, Pipeline, config_path, load, parse
+from neon_lake.config import Deletes, Pipeline
 from neon_lake.errors import ConfigError
+from neon_lake.pipeline_file import config_path, load, parse
 from neon_lake.schema import TableName
 
 GOOD = """\
@@ -67,7 +68,7 @@ def test_a_secret_is_in_no_repr() -> None:
         (
             "deletes",
             "delete",
-            "line 8: unknown key 'delete'; the keys here are name, mode, deletes, exclude, types, skip.",
+            "line 8: unknown key 'delete'; the keys here are name, mode, deletes, exclude, types, target, skip.",
         ),
         (
             "deletes: soft",
@@ -85,12 +86,12 @@ def test_a_secret_is_in_no_repr() -> None:
             "types: {a: 'decimal(4,5)'}",
             "line 8: tables[2].types.a: must be double, string, or a decimal",
         ),
-        ("retention_days", "days", "line 3: unknown key 'days'; the keys here are path, retention_days."),
+        ("retention_days", "days", "line 3: unknown key 'days'; the keys here are path, retention_days, options."),
         ("pipeline: shop", "name_: shop", "line 1: unknown key 'name_'; the keys here are pipeline, source,"),
         ("30}", "-1}", "line 3: staging.retention_days: input should be greater than or equal to 0."),
         ("shop", "Shop", "line 1: pipeline: must begin with a letter and hold"),
-        ("/lake", "s3://lake", "line 4: destination.path: must be a local directory."),
-        ("kind: delta", "kind: iceberg", "line 4: destination.kind: input should be 'delta'."),
+        ("/lake", "ftp://lake", "line 4: destination.path: must be a directory, or a URL that begins with s3://"),
+        ("kind: delta", "kind: iceberg", "line 4: destination: kind must be delta or databricks."),
         ("public.*", "a.b.c", "line 6: tables[0]: 'a.b.c' is not a table name"),
         ("deletes: soft", "mode: history", "line 8: tables[2].mode: input should be 'mirror' or 'append'."),
         ("destination", "staging", "line 4: the key 'staging' is given twice."),

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from neon_lake.config import load
 from neon_lake.demo.place import PIPELINE, Place, free_port
 from neon_lake.demo.shop import TABLES
+from neon_lake.pipeline_file import load
 from neon_lake.schema import TableName
 
 URL = "postgresql://postgres@127.0.0.1:5/postgres"

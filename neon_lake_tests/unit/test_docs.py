@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from neon_lake import config
+from neon_lake import config, pipeline_file
 from neon_lake.change import CHANGE_FIELDS, OLD_KEY
 from neon_lake.schema import RESCUED
 from neon_lake.staging.manifest import Manifest, SnapshotManifest
@@ -45,9 +45,9 @@ def shown(field: Field[Any]) -> str:
     return f"`{default:%Y-%m-%d}`" if isinstance(default, datetime) else f"`{default}`"
 
 
-@pytest.mark.parametrize("section", ["Top level", *config._SECTIONS])
+@pytest.mark.parametrize("section", ["Top level", *pipeline_file._SECTIONS])
 def test_every_setting_is_on_the_page_with_its_default_and_no_other(section: str) -> None:
-    described = config.Pipeline if section == "Top level" else config._SECTIONS[section]
+    described = config.Pipeline if section == "Top level" else pipeline_file._SECTIONS[section]
     declared = {
         "pipeline" if (described is config.Pipeline and field.name == "name") else field.name: shown(field)
         for field in fields(described)
@@ -57,7 +57,7 @@ def test_every_setting_is_on_the_page_with_its_default_and_no_other(section: str
 
 def test_the_example_on_the_page_is_a_pipeline_file(tmp_path: Path) -> None:
     (example,) = re.findall(r"```yaml\n(.*?)```", (DOCS / "configuration.md").read_text("utf-8"), re.DOTALL)
-    pipeline = config.parse(example, tmp_path / "neon_lake.yaml", {"NEON_DATABASE_URL": "postgresql://r:p@h/d"})
+    pipeline = pipeline_file.parse(example, tmp_path / "neon_lake.yaml", {"NEON_DATABASE_URL": "postgresql://r:p@h/d"})
     assert pipeline.name == "shop"
     assert [table.skip for table in pipeline.tables] == [False, False, True]
 

@@ -10,10 +10,11 @@ import pytest
 import yaml
 from dagster.components.testing import create_defs_folder_sandbox
 
-from neon_lake.config import Orchestration, Parity, load, parse
+from neon_lake.config import Orchestration, Parity
 from neon_lake.errors import ConfigError
 from neon_lake.orchestration import NeonLakeComponent, PostgresResource, build_definitions
 from neon_lake.orchestration.known_tables import FILE, known_tables
+from neon_lake.pipeline_file import load, parse
 from neon_lake.schema import Column, Relation, TableName
 
 ROOT = Path(__file__).resolve().parents[2]

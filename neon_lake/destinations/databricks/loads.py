@@ -82,7 +82,8 @@ class Load:
         insert = f"({self._columns}) VALUES ({', '.join(f's.{quoted(f.name)}' for f in self.schema)})"
         return (
             f"MERGE INTO {self.table} AS t "
-            f"USING (SELECT * FROM ({self._rows(self.snapshot.files)}) WHERE {self.fence}) AS s ON {keys} WHEN MATCHED AND t.{LSN} < {lsn} THEN UPDATE SET {update} "
+            f"USING (SELECT * FROM ({self._rows(self.snapshot.files)}) WHERE {self.fence}) AS s ON {keys} "
+            f"WHEN MATCHED AND t.{LSN} < {lsn} THEN UPDATE SET {update} "
             f"WHEN NOT MATCHED THEN INSERT {insert} "
             f"WHEN NOT MATCHED BY SOURCE AND t.{LSN} < {lsn} AND t.{DELETED_AT} IS NULL THEN UPDATE SET "
             f"t.{DELETED_AT} = {self._taken}, t.{COMMITTED_AT} = {self._taken}, t.{LSN} = {lsn}"
