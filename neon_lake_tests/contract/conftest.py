@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from neon_lake.staging.volume import VolumeStorage
 from neon_lake_tests.fixtures.object_stores import Bucket, ObjectStore, object_store
+from neon_lake_tests.fixtures.volumes import Place, workspace
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +22,16 @@ def s3() -> Iterator[ObjectStore]:
 def bucket(s3: ObjectStore) -> Bucket:
     """A fresh bucket in it."""
     return s3.bucket()
+
+
+@pytest.fixture(scope="session")
+def files_workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """A workspace with volumes, for all tests."""
+    with workspace(tmp_path_factory.mktemp("workspace")) as place:
+        yield place
+
+
+@pytest.fixture
+def on_a_volume(files_workspace: Place) -> VolumeStorage:
+    """A folder of a fresh volume in it."""
+    return files_workspace.storage(f"{files_workspace.volume()}/lab/staging")

@@ -26,7 +26,7 @@ def remote(bucket: Bucket) -> Storage:
     return ObjectStorage(f"{bucket.url}/lab/staging", options=bucket.store.options)
 
 
-@pytest.fixture(params=["local", "remote"])
+@pytest.fixture(params=["local", "remote", "on_a_volume"])
 def storage(request: pytest.FixtureRequest) -> Storage:
     return cast(Storage, request.getfixturevalue(request.param))
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pytest
+from databricks.sdk.mixins.files import FilesExt
 
 from neon_lake.change import ChangeBatch, Lsn, Transactions, change_schema
 from neon_lake.errors import LogConflict, StagingUnavailable
@@ -16,8 +17,7 @@ from neon_lake.staging.log import ChangeLog
 from neon_lake.staging.manifest import Manifest, Owner, SnapshotManifest
 from neon_lake.staging.retention import expired
 from neon_lake.staging.volume import VolumeStorage
-from neon_lake.workspace import files as volume_files
-from neon_lake.workspace.files import Traffic, VolumeUnavailable
+from neon_lake.workspace.files import PARTS, Traffic, VolumeUnavailable
 from neon_lake_tests.fixtures.volumes import ACTS, Act, Gateway, Place, gateway, workspace
 
 OWNER = Owner(pipeline="shop", system_identifier="71", database="app")
@@ -248,20 +248,26 @@ def test_what_is_old_and_applied_goes_from_the_volume(clean: VolumeStorage, plac
     assert ids(ChangeLog(clean, memory=1 << 20)) == list(range(20, 30))
 
 
-def test_a_large_file_goes_up_in_parts_where_the_sdk_can(
-    monkeypatch: pytest.MonkeyPatch, gate: Gateway, root: str
-) -> None:
-    monkeypatch.setattr(volume_files, "PARTS", 6 << 20)
+def test_a_large_file_goes_up_in_parts_where_the_sdk_can(gate: Gateway, root: str) -> None:
     storage = gate.place.storage(root, enable_experimental_files_api_client=True)
-    data = bytes(range(256)) * 100_000
-    with storage.sink("a/large") as file:
-        file.write(data)
-    assert storage.read("a/large") == data
-    with storage.sink("a/small") as file:
-        file.write(data[: 5 << 20])
-    assert storage.read("a/small") == data[: 5 << 20]
+    data = bytes(range(256)) * (PARTS // 256) + b"end"
+    for name, size in (("large", len(data)), ("small", PARTS // 2)):
+        with storage.sink(f"a/{name}") as file:
+            file.write(data[:size])
+        assert storage.read(f"a/{name}") == data[:size]
     initiated = [line for line in gate.asked if "action=initiate-upload" in line]
-    assert len(initiated) == (1 if storage.files._in_parts else 0)
+    assert len(initiated) == (1 if "upload" in vars(FilesExt) else 0)
+
+
+@pytest.mark.parametrize("act", ["500", "drop_before", "drop_after", "repeat"])
+def test_a_large_file_is_whole_in_spite_of(act: Act, gate: Gateway, place: Place, root: str) -> None:
+    storage = gate.place.storage(root, enable_experimental_files_api_client=True)
+    fault = gate.expect(act, "action=complete-upload")
+    with storage.sink("a/large") as file:
+        file.write(bytes(PARTS) + b"end")
+    assert stored(place, root) == ["a/large"]
+    assert storage.read("a/large") == bytes(PARTS) + b"end"
+    assert fault.happened == (1 if "upload" in vars(FilesExt) else 0)
 
 
 def test_a_full_disk_under_a_sink_is_named(clean: VolumeStorage, place: Place, root: str) -> None:
