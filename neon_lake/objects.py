@@ -52,7 +52,8 @@ _RETRY: Final = frozenset({"max_retries", "retry_timeout"})
 _DEFAULTS: Final = {"timeout": "120s", "connect_timeout": "5s", "max_retries": "10", "retry_timeout": "30s"}
 """A request may move some megabytes over a slow line; a store that is away is given up after half a minute."""
 
-_PREFIXES: Final = {S3Store: "aws_", AzureStore: "azure_", GCSStore: "google_"}
+_PREFIXES: Final = {"s3": "aws_", "abfss": "azure_", "gs": "google_"}
+"""How a scheme's options begin, and in upper case its environment variables."""
 
 _AZURE_WITHOUT_STORAGE: Final = frozenset(
     {"disable_tagging", "federated_token_file", "msi_endpoint", "msi_resource_id", "object_id", "skip_signature"}
@@ -63,6 +64,7 @@ _AZURE_WITHOUT_STORAGE: Final = frozenset(
 _NO_BUCKET: Final = ("NoSuchBucket", "ContainerNotFound", "FilesystemNotFound")
 
 _SILENCE: Final = {
+    "builder error": "its endpoint begins with http://, which is to be permitted by the option allow_http",
     "timed out|kind: Timeout": "it does not answer in time",
     "refused|dns error|kind: Connect|error sending request": "it cannot be reached",
 }
@@ -80,7 +82,7 @@ class Options:
 
     def __init__(self, url: str, given: Mapping[str, str]) -> None:
         self.url = url
-        options = _DEFAULTS | {_plain(key): value for key, value in given.items()}
+        options = _DEFAULTS | _connection(url) | {_plain(key): value for key, value in given.items()}
         self._client = {key: options.pop(key) for key in list(options) if key in _CLIENT}
         self._retry = {key: options.pop(key) for key in list(options) if key in _RETRY}
         self._secrets = tuple(value for key, value in [*given.items(), *os.environ.items()] if _is_secret(key, value))
@@ -105,7 +107,7 @@ class Options:
 
     def for_delta(self) -> dict[str, str]:
         """The same for delta-rs, by the full names: where two names mean one thing, the environment's could win."""
-        prefix = _PREFIXES[type(self.store)]
+        prefix = _prefix(self.url)
         config = {key: str(value) for key, value in (self.store.config or {}).items()}
         for key in ("bucket", "container_name"):
             config.pop(key, None)
@@ -131,9 +133,10 @@ class Options:
                 "no credentials for it were found, neither in the options nor in the environment or the machine's role"
             )
         if status:
-            missing = status[1].startswith("404") and not (code and code[1] in _NO_BUCKET)
+            # a list has no objects that could be missing
+            of_bucket = (code and code[1] in _NO_BUCKET) or "list request" in text
             # an object that is missing, or that is there already
-            if missing or isinstance(exc, AlreadyExistsError):
+            if (status[1].startswith("404") and not of_bucket) or isinstance(exc, AlreadyExistsError):
                 return None
             return f"it answers {', '.join([status[1].strip(), *([code[1]] if code else [])])}"
         for pattern, words in _SILENCE.items():
@@ -182,6 +185,16 @@ def delete(store: Store, paths: Iterable[str]) -> None:
 def missing_bucket(exc: FileNotFoundError) -> bool:
     """Whether not an object, but the bucket or container is not there."""
     return any(f"<Code>{code}</Code>" in str(exc) for code in _NO_BUCKET)
+
+
+def _prefix(url: str) -> str:
+    return _PREFIXES[url.partition("://")[0]]
+
+
+def _connection(url: str) -> dict[str, str]:
+    """What the environment says of the connection: obstore does not look there once it is given anything of it."""
+    prefix = _prefix(url).upper()
+    return {key: os.environ[prefix + key.upper()] for key in _CLIENT | _RETRY if prefix + key.upper() in os.environ}
 
 
 def _plain(key: str) -> str:

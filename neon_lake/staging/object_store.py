@@ -39,7 +39,7 @@ class ObjectStorage:
         """See `Storage.check`."""
         probe = f".probe-{secrets.token_hex(8)}"
         try:
-            with self._translated(probe):
+            with self._translated(""):
                 obstore.put(self._store, probe, b"?")
                 obstore.get(self._store, probe).bytes()
                 objects.delete(self._store, [probe])
@@ -123,7 +123,7 @@ class ObjectStorage:
         except objects.FAILURES as exc:
             trouble = self._options.trouble(exc) or self._options.hushed(str(exc).partition("\n")[0])
             raise StagingUnavailable(
-                f"Staging at {self.url}/{path} cannot be used ({trouble}); "
+                f"Staging at {f'{self.url}/{path}'.rstrip('/')} cannot be used ({trouble}); "
                 "check staging.path, its options, and the credentials and their rights."
             ) from None  # the store's answer may hold what is secret
 
