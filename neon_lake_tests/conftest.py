@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from neon_lake.demo.embedded import EmbeddedPostgres
-from neon_lake_tests.fixtures import no_skips
-from neon_lake_tests.fixtures.pipelines import Lab
+from neon_lake_tests.fixtures import engines, lakes, no_skips, workspaces
 from neon_lake_tests.fixtures.postgres import Database, StartServer, fresh_database, programs_of, starter, version_of
 
 # A slow machine is not a wrong answer, and CI tries the same examples each time.
@@ -21,6 +19,7 @@ settings.load_profile("ci" if os.environ.get("CI") == "true" else "default")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    engines.add_option(parser)
     parser.addoption("--pg", type=int, default=18, metavar="MAJOR", help="PostgreSQL to test with (default: 18)")
     parser.addoption(
         "--version-dependent", action="store_true", help="only the tests that use a server of the version under test"
@@ -29,6 +28,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(no_skips, "no_skips")
+    for plugin in (engines, lakes, workspaces):
+        config.pluginmanager.register(plugin, plugin.__name__)
     try:
         programs_of(config.getoption("--pg"))
     except LookupError as exc:
@@ -72,9 +73,3 @@ def database(postgres_server: EmbeddedPostgres) -> Iterator[Database]:
     """An empty database that lives as long as the test; its replication slots go with it."""
     with fresh_database(postgres_server) as fresh:
         yield fresh
-
-
-@pytest.fixture
-def lab(database: Database, tmp_path: Path) -> Lab:
-    """A pipeline over all tables of an empty database."""
-    return Lab(database=database, root=tmp_path)
