@@ -6,6 +6,7 @@ It ends with the process that started it, or on SIGTERM.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import ctypes
 import json
 import os
@@ -15,12 +16,21 @@ import sys
 from pathlib import Path
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from neon_lake_tests.workspace.application import Workspace
 from neon_lake_tests.workspace.engines import Engine
 from neon_lake_tests.workspace.sail import Sail
 
 _PR_SET_PDEATHSIG = 1
+
+
+class _Connection(HttpToolsProtocol):
+    """A connection that the application can cut."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.app_state = {**self.app_state, "transport": transport}
 
 
 class _Server(uvicorn.Server):
@@ -60,6 +70,7 @@ def main() -> None:
     }
     config = uvicorn.Config(
         workspace.application,
+        http=_Connection,
         log_level="warning",
         lifespan="off",
         timeout_keep_alive=60,

@@ -6,18 +6,21 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from neon_lake_tests.workspace.engines import Engine
 from neon_lake_tests.workspace.execution import Execution
+from neon_lake_tests.workspace.faults import Faults
 from neon_lake_tests.workspace.files_api import FilesApi
 from neon_lake_tests.workspace.grants import Grants
-from neon_lake_tests.workspace.identity import Authorized, Identity
+from neon_lake_tests.workspace.identity import LIFETIME, Authorized, Identity
 from neon_lake_tests.workspace.metastore import Metastore
 from neon_lake_tests.workspace.refusals import Refused, refused
 from neon_lake_tests.workspace.statements import Statements
 from neon_lake_tests.workspace.statements_api import StatementsApi
+from neon_lake_tests.workspace.tables_api import TablesApi
 from neon_lake_tests.workspace.unity_api import UnityApi
 from neon_lake_tests.workspace.uploads import Uploads
 from neon_lake_tests.workspace.volumes import Volumes
@@ -35,6 +38,7 @@ class Workspace:
         routes = [
             *self.identity.routes(),
             *UnityApi(metastore, execution, grants).routes(),
+            *TablesApi(metastore, execution).routes(),
             *FilesApi(volumes, Uploads(volumes, root / "uploads")).routes(),
             *self.warehouse.routes(),
             *StatementsApi(
@@ -42,7 +46,34 @@ class Workspace:
             ).routes(),
         ]
         app = Starlette(routes=routes, exception_handlers={Refused: refused, ClientDisconnect: _gone})
-        self.application: ASGIApp = Authorized(app, self.identity)
+        self._grants, self._faults = grants, Faults(Authorized(app, self.identity), self.identity, self.statements)
+        app.routes.extend(
+            [
+                *self._faults.routes(),
+                Route("/test", self._forget, methods=["DELETE"]),
+                Route("/test/privileges", self._take, methods=["POST"]),
+                Route("/test/tokens", self._live, methods=["POST"]),
+            ]
+        )
+        self.application: ASGIApp = self._faults
+
+    def _forget(self, _: Request) -> Response:
+        """Nothing of what tests asked for is left."""
+        self._faults.clear()
+        self._grants.give_back()
+        self.identity.lifetime = LIFETIME
+        self.warehouse.run()
+        return JSONResponse({})
+
+    async def _take(self, request: Request) -> Response:
+        body = await request.json()
+        self._grants.take(body["name"], body["privilege"])
+        return JSONResponse({})
+
+    async def _live(self, request: Request) -> Response:
+        """Tokens that are fetched from now on live so many seconds."""
+        self.identity.lifetime = float((await request.json())["lifetime"])
+        return JSONResponse({})
 
 
 async def _gone(_request: Request, _exc: Exception) -> Response:

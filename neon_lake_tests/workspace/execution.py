@@ -13,7 +13,7 @@ from neon_lake_tests.workspace import commands as c
 from neon_lake_tests.workspace import delta_log
 from neon_lake_tests.workspace.alterations import Alterations
 from neon_lake_tests.workspace.engines import Engine, NewTable, database_of, relation_of
-from neon_lake_tests.workspace.metastore import Metastore, Table, Volume
+from neon_lake_tests.workspace.metastore import Metastore, Table
 from neon_lake_tests.workspace.parsing import command_of
 from neon_lake_tests.workspace.refusals import Refused
 from neon_lake_tests.workspace.row_counts import counts_of
@@ -142,7 +142,7 @@ class Execution:
                 catalog, schema = command.name if len(command.name) == 2 else (str(scope.catalog), command.name[0])
                 self.drop_schema(catalog, schema, force=command.cascade)
             elif command.what == "VOLUME":
-                self.drop_volume(self._metastore.volume(*scope.full(command.name)))
+                self.drop_volume(*scope.full(command.name))
             else:
                 self.drop_table(scope.table(command.name))
         except Refused as refusal:
@@ -159,10 +159,9 @@ class Execution:
         if not table.external:
             shutil.rmtree(table.location, ignore_errors=True)
 
-    def drop_volume(self, volume: Volume) -> None:
+    def drop_volume(self, catalog: str, schema: str, name: str) -> None:
         """A volume that goes, with its files."""
-        self._metastore.drop_volume(volume.catalog, volume.schema, volume.name)
-        shutil.rmtree(volume.folder, ignore_errors=True)
+        shutil.rmtree(self._metastore.drop_volume(catalog, schema, name).folder, ignore_errors=True)
 
     def drop_schema(self, catalog: str, name: str, *, force: bool) -> None:
         """A schema that goes, with all that is in it."""

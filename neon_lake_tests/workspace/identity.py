@@ -21,8 +21,9 @@ from neon_lake_tests.workspace.refusals import Refused
 
 USER = "tester@example.com"
 ORGANISATION = "1234567890123456"
+LIFETIME = 3600.0
 
-_OPEN = ("/oidc/", "/.well-known/", "/presigned/", "/test/")
+_OPEN = ("/oidc/", "/.well-known/", "/presigned/", "/test")
 """Paths that want no credentials."""
 
 
@@ -33,7 +34,7 @@ class Identity:
     token: str = field(default_factory=lambda: f"dapi{secrets.token_hex(16)}", repr=False)
     client_id: str = field(default_factory=lambda: secrets.token_hex(16))
     client_secret: str = field(default_factory=lambda: f"dose{secrets.token_hex(16)}", repr=False)
-    lifetime: float = 3600.0
+    lifetime: float = LIFETIME
     _fetched: dict[str, float] = field(default_factory=dict, repr=False)
 
     def routes(self) -> list[Route]:

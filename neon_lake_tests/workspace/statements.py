@@ -40,6 +40,7 @@ class Statements:
         self._lock = threading.Lock()
         self._statements: dict[str, Statement] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._stop_next: bool | None = None
 
     def get(self, id: str) -> Statement:  # noqa: A002 - as the interface calls it
         """The statement of this id."""
@@ -75,6 +76,13 @@ class Statements:
                 return
             statement.state = "RUNNING"
         STATEMENT.set(statement.id)
+        stop, self._stop_next = self._stop_next, None
+        if stop is not None:
+            stopped = threading.Event()
+            loop.call_soon_threadsafe(self._stop_and_say, stopped)
+            stopped.wait()
+        if stop is False:
+            return
         try:
             table = work()
         except SqlFailed as exc:
@@ -114,6 +122,14 @@ class Statements:
                 said = "The SQL warehouse was stopped while the statement was running."
                 self._end(statement, "FAILED", error=("ABORTED", said), loop=loop)
                 self._engine.interrupt(statement.id)
+
+    def _stop_and_say(self, stopped: threading.Event) -> None:
+        self.stop_warehouse()
+        stopped.set()
+
+    def stop_next(self, *, carry: bool) -> None:
+        """Stop the warehouse as soon as the next statement runs; with `carry`, that is done all the same."""
+        self._stop_next = carry
 
     def close(self) -> None:
         """Wait for nothing any more."""

@@ -1,55 +1,47 @@
-"""Unity Catalog: catalogs, schemas, volumes, tables, and what the caller may do with them.
+"""Unity Catalog: catalogs, schemas, volumes, and what the caller may do with them.
 
 Source: https://docs.databricks.com/api/workspace/catalogs
 """
 
 from __future__ import annotations
 
-import json
-from typing import Any
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from neon_lake_tests.workspace import delta_log
-from neon_lake_tests.workspace.data_types import catalog_text_of, name_of
-from neon_lake_tests.workspace.engines import relation_of
 from neon_lake_tests.workspace.execution import Execution
 from neon_lake_tests.workspace.grants import Grants
 from neon_lake_tests.workspace.identity import USER
 from neon_lake_tests.workspace.metastore import Catalog, Metastore, Schema, Table, Volume
 from neon_lake_tests.workspace.refusals import invalid, not_found
 
-_BASE = "/api/2.1/unity-catalog"
+BASE: Final = "/api/2.1/unity-catalog"
 
 
 class UnityApi:
-    """The routes under `/api/2.1/unity-catalog`."""
+    """The routes for catalogs, schemas, volumes and privileges. Without `execution` there are no tables."""
 
-    def __init__(self, metastore: Metastore, execution: Execution, grants: Grants) -> None:
-        self._metastore, self._execution, self._grants = metastore, execution, grants
+    def __init__(self, metastore: Metastore, execution: Execution | None = None, grants: Grants | None = None) -> None:
+        self._metastore, self._drops, self._grants = metastore, execution or metastore, grants or Grants()
 
     def routes(self) -> list[Route]:
         """What this answers to."""
         return [
-            Route(f"{_BASE}/catalogs", self._catalogs, methods=["GET"]),
-            Route(f"{_BASE}/catalogs", self._create_catalog, methods=["POST"]),
-            Route(f"{_BASE}/catalogs/{{name}}", self._catalog, methods=["GET"]),
-            Route(f"{_BASE}/catalogs/{{name}}", self._delete_catalog, methods=["DELETE"]),
-            Route(f"{_BASE}/schemas", self._schemas, methods=["GET"]),
-            Route(f"{_BASE}/schemas", self._create_schema, methods=["POST"]),
-            Route(f"{_BASE}/schemas/{{name}}", self._schema, methods=["GET"]),
-            Route(f"{_BASE}/schemas/{{name}}", self._delete_schema, methods=["DELETE"]),
-            Route(f"{_BASE}/volumes", self._volumes, methods=["GET"]),
-            Route(f"{_BASE}/volumes", self._create_volume, methods=["POST"]),
-            Route(f"{_BASE}/volumes/{{name}}", self._volume, methods=["GET"]),
-            Route(f"{_BASE}/volumes/{{name}}", self._delete_volume, methods=["DELETE"]),
-            Route(f"{_BASE}/tables", self._tables, methods=["GET"]),
-            Route(f"{_BASE}/tables/{{name}}", self._table, methods=["GET"]),
-            Route(f"{_BASE}/tables/{{name}}/exists", self._exists, methods=["GET"]),
-            Route(f"{_BASE}/tables/{{name}}", self._delete_table, methods=["DELETE"]),
-            Route(f"{_BASE}/effective-permissions/{{type}}/{{name}}", self._effective, methods=["GET"]),
+            Route(f"{BASE}/catalogs", self._catalogs, methods=["GET"]),
+            Route(f"{BASE}/catalogs", self._create_catalog, methods=["POST"]),
+            Route(f"{BASE}/catalogs/{{name}}", self._catalog, methods=["GET"]),
+            Route(f"{BASE}/catalogs/{{name}}", self._delete_catalog, methods=["DELETE"]),
+            Route(f"{BASE}/schemas", self._schemas, methods=["GET"]),
+            Route(f"{BASE}/schemas", self._create_schema, methods=["POST"]),
+            Route(f"{BASE}/schemas/{{name}}", self._schema, methods=["GET"]),
+            Route(f"{BASE}/schemas/{{name}}", self._delete_schema, methods=["DELETE"]),
+            Route(f"{BASE}/volumes", self._volumes, methods=["GET"]),
+            Route(f"{BASE}/volumes", self._create_volume, methods=["POST"]),
+            Route(f"{BASE}/volumes/{{name}}", self._volume, methods=["GET"]),
+            Route(f"{BASE}/volumes/{{name}}", self._delete_volume, methods=["DELETE"]),
+            Route(f"{BASE}/effective-permissions/{{type}}/{{name}}", self._effective, methods=["GET"]),
         ]
 
     # --- catalogs
@@ -65,7 +57,7 @@ class UnityApi:
         return JSONResponse(_catalog(self._metastore.catalog(request.path_params["name"])))
 
     def _delete_catalog(self, request: Request) -> Response:
-        self._execution.drop_catalog(request.path_params["name"], force=_force(request))
+        self._drops.drop_catalog(request.path_params["name"], force=_force(request))
         return JSONResponse({})
 
     # --- schemas
@@ -80,11 +72,11 @@ class UnityApi:
         return JSONResponse(_schema(made))
 
     def _schema(self, request: Request) -> Response:
-        return JSONResponse(_schema(self._metastore.schema(*_parts(request, 2))))
+        return JSONResponse(_schema(self._metastore.schema(*parts_of(request, 2))))
 
     def _delete_schema(self, request: Request) -> Response:
-        catalog, name = _parts(request, 2)
-        self._execution.drop_schema(catalog, name, force=_force(request))
+        catalog, name = parts_of(request, 2)
+        self._drops.drop_schema(catalog, name, force=_force(request))
         return JSONResponse({})
 
     # --- volumes
@@ -102,50 +94,11 @@ class UnityApi:
         return JSONResponse(_volume(made))
 
     def _volume(self, request: Request) -> Response:
-        return JSONResponse(_volume(self._metastore.volume(*_parts(request, 3))))
+        return JSONResponse(_volume(self._metastore.volume(*parts_of(request, 3))))
 
     def _delete_volume(self, request: Request) -> Response:
-        self._execution.drop_volume(self._metastore.volume(*_parts(request, 3)))
+        self._drops.drop_volume(*parts_of(request, 3))
         return JSONResponse({})
-
-    # --- tables
-
-    def _tables(self, request: Request) -> Response:
-        query = request.query_params
-        schema = self._metastore.schema(query["catalog_name"], query["schema_name"])
-        return JSONResponse({"tables": [self._described(each) for _, each in sorted(schema.tables.items())]})
-
-    def _table(self, request: Request) -> Response:
-        return JSONResponse(self._described(self._metastore.table(*_parts(request, 3))))
-
-    def _exists(self, request: Request) -> Response:
-        return JSONResponse({"table_exists": self._metastore.find_table(*_parts(request, 3)) is not None})
-
-    def _delete_table(self, request: Request) -> Response:
-        self._execution.drop_table(self._metastore.table(*_parts(request, 3)))
-        return JSONResponse({})
-
-    def _described(self, table: Table) -> dict[str, Any]:
-        now = delta_log.snapshot(table.location)
-        local = not delta_log.is_url(table.location)
-        found: dict[str, Any] = {
-            "name": table.name,
-            "catalog_name": table.catalog,
-            "schema_name": table.schema,
-            "full_name": table.full_name,
-            "table_type": "EXTERNAL" if table.external else "MANAGED",
-            "data_source_format": "DELTA",
-            "columns": [_column(place, each) for place, each in enumerate(now.fields)],
-            "storage_location": f"file://{table.location}" if local else table.location,
-            "properties": dict(self._execution.engine.properties(relation_of(table))),
-            "table_id": table.id,
-            **_made(table),
-        }
-        if table.primary_key is not None:
-            name, columns = table.primary_key
-            key = {"name": name, "child_columns": list(columns)}
-            found["table_constraints"] = [{"primary_key_constraint": key}]
-        return found
 
     # --- privileges
 
@@ -154,12 +107,12 @@ class UnityApi:
         looks = {"catalog": 1, "schema": 2, "volume": 3, "table": 3}
         if kind not in looks:
             raise invalid(f"'{kind}' is not a kind of securable that this workspace has.")
-        parts = _parts(request, looks[kind])
+        parts = parts_of(request, looks[kind])
         getattr(self._metastore, kind)(*parts)
         return JSONResponse({"privilege_assignments": self._grants.effective(kind, name.lower())})
 
 
-def _parts(request: Request, count: int) -> list[str]:
+def parts_of(request: Request, count: int) -> list[str]:
     name: str = request.path_params["name"]
     parts = name.split(".")
     if len(parts) != count:
@@ -171,8 +124,9 @@ def _force(request: Request) -> bool:
     return request.query_params.get("force", "false").lower() == "true"
 
 
-def _made(entity: Catalog | Schema | Table | Volume) -> dict[str, Any]:
-    made: dict[str, Any] = {
+def made(entity: Catalog | Schema | Table | Volume) -> dict[str, Any]:
+    """Who made something, and when."""
+    found: dict[str, Any] = {
         "owner": USER,
         "created_at": entity.created,
         "created_by": USER,
@@ -180,8 +134,8 @@ def _made(entity: Catalog | Schema | Table | Volume) -> dict[str, Any]:
         "updated_by": USER,
     }
     if entity.comment is not None:
-        made["comment"] = entity.comment
-    return made
+        found["comment"] = entity.comment
+    return found
 
 
 def _catalog(catalog: Catalog) -> dict[str, Any]:
@@ -192,7 +146,7 @@ def _catalog(catalog: Catalog) -> dict[str, Any]:
         "securable_type": "CATALOG",
         "isolation_mode": "OPEN",
         "id": catalog.id,
-        **_made(catalog),
+        **made(catalog),
     }
 
 
@@ -203,7 +157,7 @@ def _schema(schema: Schema) -> dict[str, Any]:
         "full_name": f"{schema.catalog}.{schema.name}",
         "catalog_type": "MANAGED_CATALOG",
         "schema_id": schema.id,
-        **_made(schema),
+        **made(schema),
     }
 
 
@@ -216,23 +170,5 @@ def _volume(volume: Volume) -> dict[str, Any]:
         "volume_type": "MANAGED",
         "storage_location": volume.folder.as_uri(),
         "volume_id": volume.id,
-        **_made(volume),
+        **made(volume),
     }
-
-
-def _column(place: int, field: dict[str, Any]) -> dict[str, Any]:
-    kind = field["type"]
-    found = {
-        "name": field["name"],
-        "type_text": catalog_text_of(kind),
-        "type_name": name_of(kind),
-        "type_json": json.dumps(field),
-        "position": place,
-        "nullable": field["nullable"],
-    }
-    if isinstance(kind, str) and kind.startswith("decimal"):
-        precision, scale = kind[len("decimal(") : -1].split(",")
-        found |= {"type_precision": int(precision), "type_scale": int(scale)}
-    if "comment" in field["metadata"]:
-        found["comment"] = field["metadata"]["comment"]
-    return found

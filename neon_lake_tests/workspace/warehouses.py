@@ -50,6 +50,11 @@ class Warehouse:
             if self._state == "STOPPED":
                 self._state, self._looks = "STARTING", _LOOKS
 
+    def run(self) -> None:
+        """Run at once."""
+        with self._lock:
+            self._state = "RUNNING"
+
     def stop(self) -> None:
         """Stop at once."""
         with self._lock:
