@@ -33,7 +33,7 @@ class Workspace:
     def __init__(self, root: Path, engine: Engine, *, chunk_rows: int) -> None:
         self.identity, self.warehouse = Identity(), Warehouse(engine.title)
         metastore, grants = Metastore(root), Grants()
-        volumes, execution = Volumes(metastore), Execution(metastore, engine)
+        volumes, execution = Volumes(metastore, grants), Execution(metastore, engine, grants)
         self.statements = Statements(engine, self.warehouse)
         routes = [
             *self.identity.routes(),

@@ -13,6 +13,7 @@ from neon_lake_tests.workspace import commands as c
 from neon_lake_tests.workspace import delta_log
 from neon_lake_tests.workspace.alterations import Alterations
 from neon_lake_tests.workspace.engines import Engine, NewTable, database_of, relation_of
+from neon_lake_tests.workspace.grants import Grants
 from neon_lake_tests.workspace.metastore import Metastore, Table
 from neon_lake_tests.workspace.parsing import command_of
 from neon_lake_tests.workspace.refusals import Refused
@@ -27,9 +28,9 @@ _NOTHING: Final = pa.table({})
 class Execution:
     """The SQL of a workspace. `run` may be called from as many threads as the engine has workers."""
 
-    def __init__(self, metastore: Metastore, engine: Engine) -> None:
+    def __init__(self, metastore: Metastore, engine: Engine, grants: Grants) -> None:
         self.engine = engine
-        self._metastore = metastore
+        self._metastore, self._grants = metastore, grants
         self._alterations = Alterations(metastore, engine)
         # of two statements that make one table, one finds that it is there
         self._making = threading.RLock()
@@ -59,11 +60,15 @@ class Execution:
         verb = next((word.text.upper() for word in words if word.kind == "word"), "")
         if verb == "WITH" and any(word.says("MERGE") for word in words):
             verb = "MERGE"
-        if verb not in ("INSERT", "MERGE", "UPDATE", "DELETE"):
+        changes = verb in ("INSERT", "MERGE", "UPDATE", "DELETE")
+        for table in done.tables[1:] if changes else done.tables:
+            self._grants.ensure_sql("Table", table.full_name, "SELECT")
+        if not changes:
             return self.engine.run(done.sql)
         if not done.tables:
             raise SqlFailed("TABLE_OR_VIEW_NOT_FOUND", "The statement names no table of the workspace.", "42P01")
         target = done.tables[0]
+        self._grants.ensure_sql("Table", target.full_name, "MODIFY", *(() if verb == "INSERT" else ("SELECT",)))
         before = delta_log.version_of(target.location)
         given = self.engine.change(relation_of(target), done.sql)
         return counts_of(verb, given, target.location, before)
@@ -79,6 +84,7 @@ class Execution:
             case c.CreateTable():
                 return self._create_table(command, scope)
             case c.AlterTable():
+                self._grants.ensure_sql("Table", ".".join(scope.full(command.name)), "MODIFY")
                 self._alterations.alter(scope.table(command.name), command.action, scope)
             case c.Comment():
                 self._alterations.comment(command, scope)
@@ -123,6 +129,9 @@ class Execution:
         parts = {"CATALOG": 1, "SCHEMA": 2, "VOLUME": 3}[command.what]
         if len(command.name) != parts:
             raise SqlFailed("PARSE_SYNTAX_ERROR", f"A {command.what} has a name of {parts} parts.", "42601")
+        if parts > 1:
+            above = ".".join(command.name[:-1])
+            self._grants.ensure_sql(["", "Catalog", "Schema"][parts - 1], above, f"CREATE_{command.what}")
         try:
             if command.what == "CATALOG":
                 self._metastore.create_catalog(*command.name, comment=command.comment)
@@ -192,13 +201,19 @@ class Execution:
             if there is not None and not command.or_replace:
                 said = f"Cannot create table or view `{'`.`'.join(name)}` because it already exists."
                 raise SqlFailed("TABLE_OR_VIEW_ALREADY_EXISTS", said, "42P07")
+            self._grants.ensure_sql("Schema", ".".join(name[:2]), "CREATE_TABLE")
             if command.location is not None:
                 return self._register(command, name)
             return self._make(command, name, there, scope)
 
     def _make(self, command: c.CreateTable, name: c.Name, there: Table | None, scope: Scope) -> pa.Table:
         self._alterations.ensure_key(command)
-        query = None if command.query is None else translated(command.query, scope).sql
+        query = None
+        if command.query is not None:
+            done = translated(command.query, scope)
+            for table in done.tables:
+                self._grants.ensure_sql("Table", table.full_name, "SELECT")
+            query = done.sql
         if not command.columns and query is None:
             raise SqlFailed("DELTA_SCHEMA_NOT_PROVIDED", "Table schema is not provided.", "42908")
         catalog, schema, own = (part.lower() for part in name)

@@ -21,7 +21,7 @@ from starlette.routing import Route
 
 from neon_lake_tests.workspace.refusals import Refused, already_exists, invalid
 from neon_lake_tests.workspace.uploads import Uploads
-from neon_lake_tests.workspace.volumes import FILE_EXISTS, NO_FOLDER, Volumes
+from neon_lake_tests.workspace.volumes import FILE_EXISTS, NO_FOLDER, WRITE, Volumes
 
 PAGE = 1000
 _CHUNK = 1 << 18
@@ -61,7 +61,7 @@ class FilesApi:
         if "session_token" in request.query_params:
             return await self._put_part(request)
         # a refusal that needs no body
-        self._volumes.path(address)
+        self._volumes.path(address, WRITE)
         with self._volumes.arriving() as (file, path):
             await _receive(request, file)
             self._volumes.put(path, address, overwrite=overwrite)
@@ -141,9 +141,8 @@ class FilesApi:
         address, action = _address(request), request.query_params.get("action")
         if action == "initiate-upload":
             overwrite = _overwrite(request)
-            if not overwrite and self._volumes.path(address).exists():
+            if self._volumes.path(address, WRITE).exists() and not overwrite:
                 raise already_exists(FILE_EXISTS)
-            self._volumes.path(address)
             return JSONResponse({"multipart_upload": {"session_token": self._uploads.begin(address, overwrite)}})
         token = request.query_params.get("session_token", "")
         if action == "complete-upload":

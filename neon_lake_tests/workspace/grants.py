@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from neon_lake_tests.workspace.identity import USER
 from neon_lake_tests.workspace.refusals import Refused
+from neon_lake_tests.workspace.sql_errors import SqlFailed
 
 ALL: Final = (
     "APPLY_TAG",
@@ -55,6 +56,13 @@ class Grants:
             if not self.has(name, privilege):
                 said = f"User does not have {privilege.replace('_', ' ')} on '{name}'."
                 raise Refused(403, "PERMISSION_DENIED", said)
+
+    def ensure_sql(self, kind: str, name: str, *privileges: str) -> None:
+        """Refuse what a statement may not do. `kind`: the word for what it is done to. Raises `SqlFailed`."""
+        for privilege in ("USE_CATALOG", *(("USE_SCHEMA",) if name.count(".") else ()), *privileges):
+            if not self.has(name, privilege):
+                said = f"Insufficient privileges: User does not have {privilege.replace('_', ' ')} on {kind} '{name}'."
+                raise SqlFailed("INSUFFICIENT_PERMISSIONS", said, "42501")
 
     def effective(self, kind: str, name: str) -> list[dict[str, Any]]:
         """Privileges as the interface lists them. `kind`: catalog, schema, volume or table."""

@@ -165,6 +165,8 @@ def _path(address: str, scope: Scope) -> str:
         if refusal.status == 404:
             said = f"{refusal.message} Please use 'SHOW VOLUMES' to list available volumes."
             raise SqlFailed("UC_VOLUME_NOT_FOUND", said, "42704") from refusal
+        if refusal.status == 403:
+            raise SqlFailed("INSUFFICIENT_PERMISSIONS", refusal.message, "42501") from refusal
         raise path_not_found(f"dbfs:{address}") from refusal
     if not (Path(path).exists() or any(Path("/").glob(path[1:]))):
         raise path_not_found(f"dbfs:{address}")

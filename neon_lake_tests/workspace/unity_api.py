@@ -68,6 +68,7 @@ class UnityApi:
 
     async def _create_schema(self, request: Request) -> Response:
         body = await request.json()
+        self._grants.ensure(body["catalog_name"], "USE_CATALOG", "CREATE_SCHEMA")
         made = self._metastore.create_schema(body["catalog_name"], body["name"], comment=body.get("comment"))
         return JSONResponse(_schema(made))
 
@@ -88,6 +89,8 @@ class UnityApi:
 
     async def _create_volume(self, request: Request) -> Response:
         body = await request.json()
+        above = f"{body['catalog_name']}.{body['schema_name']}"
+        self._grants.ensure(above, "USE_CATALOG", "USE_SCHEMA", "CREATE_VOLUME")
         made = self._metastore.create_volume(
             body["catalog_name"], body["schema_name"], body["name"], comment=body.get("comment")
         )

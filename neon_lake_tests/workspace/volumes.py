@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from neon_lake_tests.workspace.grants import Grants
 from neon_lake_tests.workspace.metastore import Metastore
 from neon_lake_tests.workspace.refusals import already_exists, invalid, not_found
 
+WRITE = "WRITE_VOLUME"
 NO_FILE = "The file being accessed is not found."
 NO_FOLDER = "The directory being accessed is not found."
 FILE_EXISTS = "The file being created already exists."
@@ -32,19 +34,21 @@ class Entry:
 class Volumes:
     """The files under `/Volumes/<catalog>/<schema>/<volume>`. Raises `Refused`."""
 
-    def __init__(self, metastore: Metastore) -> None:
-        self._metastore = metastore
+    def __init__(self, metastore: Metastore, grants: Grants | None = None) -> None:
+        self._metastore, self._grants = metastore, grants or Grants()
         self._arriving = metastore.root / "arriving"
         # what a server that was killed left behind
         shutil.rmtree(self._arriving, ignore_errors=True)
         self._arriving.mkdir(parents=True)
 
-    def path(self, address: str) -> Path:
-        """Where `/Volumes/…` lies. Its volume is there; the path itself may not be."""
+    def path(self, address: str, privilege: str = "READ_VOLUME") -> Path:
+        """Where `/Volumes/…` lies, for who has a privilege on it. Its volume is there; the path itself may not be."""
         parts = address.strip("/").split("/")
         if parts[0] != "Volumes" or len(parts) < 4 or any(part in ("", ".", "..") or "\0" in part for part in parts):
             raise invalid(f"Path '{address}' is not a valid path of a volume.")
-        return self._metastore.volume(*parts[1:4]).folder.joinpath(*parts[4:])
+        volume = self._metastore.volume(*parts[1:4])
+        self._grants.ensure(volume.full_name, "USE_CATALOG", "USE_SCHEMA", privilege)
+        return volume.folder.joinpath(*parts[4:])
 
     @contextmanager
     def arriving(self) -> Iterator[tuple[BinaryIO, Path]]:
@@ -59,7 +63,7 @@ class Volumes:
 
     def put(self, arrived: Path, address: str, *, overwrite: bool) -> None:
         """Give a file that was written aside its place; its folders appear with it."""
-        target = self.path(address)
+        target = self.path(address, WRITE)
         if target.is_dir():
             raise already_exists("A directory already exists at the given path.")
         while True:
@@ -88,14 +92,14 @@ class Volumes:
     def delete(self, address: str) -> None:
         """Remove a file."""
         try:
-            self.path(address).unlink()
+            self.path(address, WRITE).unlink()
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError):
             raise not_found(NO_FILE) from None
 
     def make_folder(self, address: str) -> None:
         """A folder, with its parents, if it is not there yet."""
         try:
-            self.path(address).mkdir(parents=True, exist_ok=True)
+            self.path(address, WRITE).mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
             raise already_exists("A file already exists at the given path.") from None
 
@@ -107,7 +111,7 @@ class Volumes:
     def delete_folder(self, address: str) -> None:
         """Remove an empty folder."""
         self.ensure_folder(address)
-        path = self.path(address)
+        path = self.path(address, WRITE)
         if path == self.path("/".join(address.strip("/").split("/")[:4])):
             raise invalid("The root of a volume cannot be deleted.")
         try:
