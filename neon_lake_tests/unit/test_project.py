@@ -12,15 +12,16 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-import dev
+from dev_setup import LOCKS as EXTRAS
+from dev_setup import SMALL, WHOLE
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-LOCKS = [path.name for path in dev.LOCKS]
+LOCKS = [path.name for path in EXTRAS]
 
 LOCKED = [
     (lock.name, extra, line)
-    for lock, extras in dev.LOCKS.items()
+    for lock, extras in EXTRAS.items()
     for extra in ("", *extras)
     for line in (PROJECT["optional-dependencies"][extra] if extra else PROJECT["dependencies"])
 ]
@@ -79,12 +80,12 @@ def test_a_lock_has_no_two_pins_for_one_place(lock: str) -> None:
 
 def test_the_lock_of_the_first_command_leaves_databricks_and_the_engines_out() -> None:
     heavy = {"dagster-databricks", "pyspark", "pysail", "databricks-sdk"}
-    assert not {pin.name for pin in pins(dev.SMALL.name)} & heavy
-    assert {pin.name for pin in pins(dev.WHOLE.name)} >= heavy
+    assert not {pin.name for pin in pins(SMALL.name)} & heavy
+    assert {pin.name for pin in pins(WHOLE.name)} >= heavy
 
 
 def test_the_smaller_lock_is_a_part_of_the_larger_one() -> None:
-    assert {str(pin) for pin in pins(dev.SMALL.name)} < {str(pin) for pin in pins(dev.WHOLE.name)}
+    assert {str(pin) for pin in pins(SMALL.name)} < {str(pin) for pin in pins(WHOLE.name)}
 
 
 def test_committed_files_name_no_machine_and_no_index() -> None:

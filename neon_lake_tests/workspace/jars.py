@@ -144,16 +144,18 @@ def _fetch(cache: Path) -> None:
 
 
 def main() -> int:
-    """Fetch the jars. Where there is no Spark to be had, say so; where CI is true, that is an error."""
+    """Fetch the jars. Where Spark cannot be had, say so; when it is needed, or CI is true, that is an error."""
     parser = argparse.ArgumentParser(prog="python -m neon_lake_tests.workspace.jars", description=__doc__)
     parser.add_argument("--jars", type=Path, default=FOLDER, help="where to put them (default: .spark)")
-    folder: Path = parser.parse_args().jars
+    parser.add_argument("--needed", action="store_true", help="do not do without Spark")
+    arguments = parser.parse_args()
+    folder: Path = arguments.jars
     try:
         if not jars(folder):
             sys.stderr.write(f"· fetching Delta {DELTA} for Spark into {folder.name} (14 MB)\n")
         resolve(folder)
     except NoJars as exc:
-        if os.environ.get("CI") == "true":
+        if arguments.needed or os.environ.get("CI") == "true":
             sys.stderr.write(f"error: {exc}\n")
             return 2
         sys.stderr.write(f"· The tests run on sail alone. {exc}\n")
