@@ -113,7 +113,7 @@ class ChangeLog:
             except _Cut:
                 return None
             at = chain[-1].end
-        return tuple(chain) if at == end else None
+        return tuple(chain)
 
     def _listed(self, position: Lsn) -> tuple[Manifest, ...]:
         for attempt in range(_RACES):

@@ -224,6 +224,7 @@ class VolumeFiles:
         assert answer.contents is not None
         with answer.contents as contents:
             data = b"".join(iter(lambda: contents.read(_CHUNK), b""))
+        # urllib3 1 gives an answer that was cut as if it were whole
         if answer.content_length not in (None, len(data)):
             raise Cut(f"{len(data)} of {answer.content_length} bytes came")
         return data

@@ -129,14 +129,17 @@ def test_the_manifests_are_listed_once_and_then_followed(log: ChangeLog, tmp_pat
     assert storage.count == 1
 
 
-def test_a_head_far_ahead_and_a_position_far_behind_are_found(log: ChangeLog) -> None:
+def test_a_head_far_ahead_and_a_position_far_behind_are_found_by_listing(log: ChangeLog, tmp_path: Path) -> None:
     extend(log, 0, 10)
-    reader = ChangeLog(log.storage, memory=1)
+    storage = Listings(tmp_path)
+    reader = ChangeLog(storage, memory=1)
     assert reader.head() == log.head()
     for start in range(10, 1000, 10):
         extend(log, start, start + 10)
     assert reader.head() == log.head()
+    assert storage.count == 2
     assert [m.start for m in reader.since(Lsn(0))] == list(range(0, 1000, 10))
+    assert storage.count == 3
     assert [m.start for m in reader.since(Lsn(15))] == list(range(10, 1000, 10))
 
 
