@@ -158,3 +158,11 @@ def test_a_storage_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     assert "cannot be used" in str(storage.check().problem)
     with pytest.raises(StagingUnavailable, match=r"staging\.path"):
         storage.create("x", b"")
+
+
+def test_a_missing_bucket_is_not_taken_for_a_missing_object(bucket: Bucket) -> None:
+    storage = ObjectStorage(f"{bucket.url}-of-nobody/lab", options=bucket.store.options)
+    assert "NoSuchBucket" in str(storage.check().problem)
+    for use in (lambda: storage.read("x"), lambda: storage.names("x"), lambda: storage.delete(["x", "y"])):
+        with pytest.raises(StagingUnavailable, match=r"s3://.*NoSuchBucket.*staging\.path"):
+            use()

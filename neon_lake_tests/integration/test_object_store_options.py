@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import subprocess
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,7 +17,7 @@ import pytest
 from obstore.store import AzureStore, GCSStore, S3Store
 
 from neon_lake.destinations.delta import DeltaDestination
-from neon_lake.errors import ConfigError, DestinationUnavailable
+from neon_lake.errors import ConfigError, DestinationUnavailable, NeonLakeError
 from neon_lake.objects import Options
 from neon_lake.schema import TableName
 from neon_lake.staging.object_store import ObjectStorage
@@ -71,18 +72,21 @@ def test_a_service_account_is_taken_from_a_file(tmp_path: Path) -> None:
         Options("gs://bucket/folder", {"service_account": str(tmp_path / "nowhere")})
 
 
-# --- a server that answers 404 to everything, and notes what it was asked
+# --- a server that refuses everything, and notes what it was asked
 
 
 @contextmanager
-def listener() -> Iterator[tuple[str, list[tuple[str, str]]]]:
+def listener(status: int = 404, body: str = "") -> Iterator[tuple[str, list[tuple[str, str]]]]:
     """Its URL, and who asked for what: (path, Authorization)."""
     asked: list[tuple[str, str]] = []
 
     class Handler(BaseHTTPRequestHandler):
         def _answer(self) -> None:
             asked.append((self.path, self.headers.get("Authorization", "")))
-            self.send_error(404)
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body.encode())
 
         do_GET = do_HEAD = do_PUT = _answer  # noqa: N815 - the names that the base class calls
 
@@ -133,3 +137,25 @@ def test_both_clients_ask_the_server_that_was_named(monkeypatch: pytest.MonkeyPa
         assert len(asked) > by_obstore, "delta-rs asked"
         assert all(authorization in said for _, said in asked)
         assert all("folder" in path for path, _ in asked)
+
+
+def test_an_answer_that_repeats_a_secret_is_not_passed_on() -> None:
+    token = "a-token-of-a-session"
+    body = f"<Error><Code>SignatureDoesNotMatch</Code><CanonicalRequest>{token}</CanonicalRequest></Error>"
+    with listener(403, body) as (server, _):
+        given = {"access_key_id": "AKIA1", "secret_access_key": "hush", "session_token": token, "region": "r"}
+        options = {**given, "endpoint": server, "allow_http": "true"}
+        storage = ObjectStorage("s3://bucket/folder", options=options)
+        lake = DeltaDestination("s3://bucket/folder", pipeline="shop", options=options)
+        for use in (lambda: storage.read("x"), lambda: lake.target(TableName("public", "a"))):
+            with pytest.raises(NeonLakeError, match="403 Forbidden, SignatureDoesNotMatch") as told:
+                use()
+            assert token not in "".join(traceback.format_exception(told.value))
+        assert token not in f"{storage!r} {lake!r} {vars(storage)!r} {vars(lake)!r} {storage.check()} {lake.check()}"
+
+
+def test_a_text_is_shown_without_what_is_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "of-the-environment")
+    options = Options("s3://bucket", {"aws_access_key_id": "k", "aws_secret_access_key": "of-the-options"})
+    said = options.hushed("of-the-options \x1b[31m↳\x1b[0m of-the-environment\n GET http://x/y?sig=abc%3D&se=1 in 2 ms")
+    assert said == "…: … GET http://x/y?… in 2 ms"
