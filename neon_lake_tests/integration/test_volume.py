@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace as replace_parts
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
@@ -12,12 +13,14 @@ from databricks.sdk.mixins.files import FilesExt
 from neon_lake.change import ChangeBatch, Lsn, Transactions, change_schema
 from neon_lake.errors import LogConflict, StagingUnavailable
 from neon_lake.lifecycle import Mark, State
+from neon_lake.pipeline import Replication
 from neon_lake.schema import Column, Relation, TableName
 from neon_lake.staging.log import ChangeLog
 from neon_lake.staging.manifest import Manifest, Owner, SnapshotManifest
 from neon_lake.staging.retention import expired
 from neon_lake.staging.volume import VolumeStorage
 from neon_lake.workspace.files import PARTS, Traffic, VolumeUnavailable
+from neon_lake_tests.fixtures.pipelines import Lab
 from neon_lake_tests.fixtures.volumes import ACTS, Act, Gateway, Place, gateway, workspace
 
 OWNER = Owner(pipeline="shop", system_identifier="71", database="app")
@@ -234,6 +237,31 @@ def test_a_sync_that_was_cut_while_it_uploaded_is_started_over(
     assert not set(left) & set(stored(place, root))
     assert not place.local(f"{root}/{left[0]}").parent.exists()
     assert ids(ChangeLog(clean, memory=1 << 20)) == list(range(20))
+
+
+def test_a_pipeline_goes_on_where_its_upload_was_cut(
+    lab: Lab, gate: Gateway, clean: VolumeStorage, faulty: VolumeStorage
+) -> None:
+    def pipeline(storage: VolumeStorage) -> Replication:
+        return Replication(replace_parts(lab.replication.parts, log=ChangeLog(storage, memory=64 << 20)))
+
+    lab.database.execute("CREATE TABLE a (id int PRIMARY KEY, t text)")
+    lab.database.execute("INSERT INTO a SELECT g, repeat('x', g) FROM generate_series(1, 500) g")
+    gate.expect("cut_upload", r"/snapshots/", times=10_000)
+    result = pipeline(faulty).sync().tables[TableName("public", "a")]
+    assert "does not answer" in str(result.error)
+    gate.mend()
+    assert pipeline(faulty).sync().ok
+    lab.assert_equal("public.a")
+    lab.database.execute("UPDATE a SET t = 'new' WHERE id % 2 = 0")
+    lab.database.execute("DELETE FROM a WHERE id % 3 = 0")
+    gate.expect("cut_upload", r"/batches/", times=10_000)
+    with pytest.raises(StagingUnavailable, match="does not answer"):
+        pipeline(faulty).sync()
+    gate.mend()
+    assert pipeline(clean).sync().captured.changes > 0
+    lab.assert_equal("public.a")
+    assert pipeline(clean).verify(deep=True).ok
 
 
 def test_what_is_old_and_applied_goes_from_the_volume(clean: VolumeStorage, place: Place, root: str) -> None:
