@@ -11,6 +11,8 @@ from neon_lake.lifecycle import State
 from neon_lake.schema import TableName
 from neon_lake_tests.fixtures.pipelines import Lab
 
+pytestmark = pytest.mark.lakes(spark="chosen")
+
 T = TableName("public", "t")
 
 

@@ -13,6 +13,8 @@ from neon_lake.schema import TableName
 from neon_lake_tests.fixtures.following import Case, follow, synced
 from neon_lake_tests.fixtures.pipelines import Lab
 
+pytestmark = pytest.mark.lakes(spark="chosen")
+
 T = TableName("public", "t")
 
 BIG = """

@@ -12,6 +12,8 @@ from neon_lake_tests.fixtures.following import PLAIN, follow, plain, synced
 from neon_lake_tests.fixtures.pipelines import Lab
 from neon_lake_tests.fixtures.postgres import StartServer, fresh_database
 
+pytestmark = pytest.mark.lakes(spark="chosen")
+
 TRANSACTIONS = {
     "rolled back": "BEGIN; DELETE FROM t; INSERT INTO t VALUES (99, 'no'); ROLLBACK; UPDATE t SET v = 'yes' WHERE id = 1",
     "savepoints": (

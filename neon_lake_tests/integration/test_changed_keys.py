@@ -12,6 +12,8 @@ import pytest
 from neon_lake_tests.fixtures.following import PLAIN, Case, follow, plain, synced
 from neon_lake_tests.fixtures.pipelines import Lab
 
+pytestmark = pytest.mark.lakes(spark="chosen")
+
 COMPOSITE = """
 CREATE TABLE t (v text, b text, n int, a int, PRIMARY KEY (a, b));
 INSERT INTO t SELECT 'v' || g, chr(96 + g), g, g % 3 FROM generate_series(1, 9) AS g;

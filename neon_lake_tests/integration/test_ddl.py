@@ -15,6 +15,8 @@ import pytest
 from neon_lake.schema import TableName
 from neon_lake_tests.fixtures.pipelines import Lab
 
+pytestmark = pytest.mark.lakes(spark="chosen")
+
 T = TableName("public", "t")
 
 

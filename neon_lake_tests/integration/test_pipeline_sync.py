@@ -11,6 +11,8 @@ from neon_lake.schema import TableName
 from neon_lake_tests.fixtures.following import Case, follow
 from neon_lake_tests.fixtures.pipelines import Lab
 
+pytestmark = pytest.mark.lakes(spark="chosen")
+
 A = TableName("public", "a")
 
 
