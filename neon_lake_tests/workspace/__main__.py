@@ -20,7 +20,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from neon_lake_tests.workspace.application import Workspace
 from neon_lake_tests.workspace.engines import Engine
+from neon_lake_tests.workspace.jars import FOLDER, NoJars, jars, resolve
 from neon_lake_tests.workspace.sail import Sail
+from neon_lake_tests.workspace.spark import Spark
 
 _PR_SET_PDEATHSIG = 1
 
@@ -52,13 +54,14 @@ def main() -> None:
     parser.add_argument("--engine", choices=["sail", "spark"], required=True, help="what carries SQL out")
     parser.add_argument("--root", type=Path, required=True, help="the folder for tables and files of volumes")
     parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1 (default: a free one)")
+    parser.add_argument("--jars", type=Path, default=FOLDER, help="the folder with Spark's jars (default: .spark)")
     parser.add_argument("--chunk-rows", type=int, default=100_000, help="rows of a result that come at a time")
     arguments = parser.parse_args()
     _share_fate()
     listener = socket.create_server(("127.0.0.1", arguments.port), backlog=256)
     root: Path = arguments.root.resolve()
     root.mkdir(parents=True, exist_ok=True)
-    engine = _engine(arguments.engine)
+    engine = _engine(arguments.engine, arguments.jars.resolve())
     workspace = Workspace(root, engine, chunk_rows=arguments.chunk_rows)
     ready = {
         "host": f"http://127.0.0.1:{listener.getsockname()[1]}",
@@ -83,10 +86,14 @@ def main() -> None:
         engine.close()
 
 
-def _engine(name: str) -> Engine:
+def _engine(name: str, folder: Path) -> Engine:
     if name == "sail":
         return Sail()
-    raise SystemExit(f"there is no engine {name}")
+    try:
+        resolve(folder)
+    except NoJars as exc:
+        raise SystemExit(str(exc)) from exc
+    return Spark(jars(folder))
 
 
 def _share_fate() -> None:
