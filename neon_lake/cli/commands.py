@@ -7,16 +7,21 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import click
 
+from neon_lake import lakeflow
 from neon_lake.cli import views
+from neon_lake.config import Pipeline
 from neon_lake.errors import ConfigError, NeonLakeError
+from neon_lake.lakeflow.writing import write
 from neon_lake.pipeline import Replication
 from neon_lake.pipeline.results import Synced
 from neon_lake.pipeline_file import config_path, load
 from neon_lake.schema import TableName
+from neon_lake.sources.postgres import PostgresSource
 
 EXIT_FAILED = 1
 EXIT_MISTAKE = 2
@@ -81,8 +86,12 @@ class _Run:
         self._config: str | None = ctx.obj["config"]
         self.display = views.Display(quiet=self.as_json or not sys.stderr.isatty())
 
+    def config(self) -> Pipeline:
+        """The pipeline file, read."""
+        return load(config_path(self._config))
+
     def open(self) -> Replication:
-        return Replication.open(load(config_path(self._config)), progress=self.display.progress)
+        return Replication.open(self.config(), progress=self.display.progress)
 
     def print(self, data: dict[str, Any], view: Callable[[], Any]) -> None:
         """One JSON document, or the view for people."""
@@ -99,12 +108,18 @@ class _Run:
 
 @commands.command()
 @click.option("--ui", is_flag=True, help="Keep everything running, with the Dagster UI, until Ctrl-C.")
+@click.option(
+    "--destination",
+    type=click.Choice(["delta", "databricks"]),
+    default="delta",
+    help="Where the tables land: beside it, or in the workspace that the environment names (DATABRICKS_HOST, …).",
+)
 @_common
-def demo(ctx: click.Context, ui: bool) -> int:
+def demo(ctx: click.Context, ui: bool, destination: str) -> int:
     """Run an embedded Postgres, a live workload and real Dagster runs; report parity."""
     from neon_lake.demo.run import run_demo  # noqa: PLC0415 - it loads Dagster, which no other command needs
 
-    return run_demo(ui=ui, as_json=ctx.obj["json"])
+    return run_demo(ui=ui, as_json=ctx.obj["json"], destination=destination)
 
 
 @commands.command()
@@ -201,6 +216,33 @@ def drop(ctx: click.Context) -> int:
     replication.drop()
     name = replication.parts.config.name
     run.print({"dropped": f"neon_lake_{name}"}, lambda: f"Slot and publication neon_lake_{name} are gone.")
+    return 0
+
+
+@commands.group("export")
+def export_group() -> None:
+    """Write what other tools need to build on the change log."""
+
+
+@export_group.command("lakeflow")
+@click.option("--to", "folder", default="lakeflow", metavar="DIR", help="Where to. Default: lakeflow.")
+@click.option("--scd", type=click.Choice(["1", "2"]), default="1", help="Rows as they are (1), or all versions (2).")
+@click.option("--force", is_flag=True, help="Overwrite files that differ.")
+@_common
+def export_lakeflow(ctx: click.Context, folder: str, scd: str, force: bool) -> int:
+    """Write a Databricks bundle: a Lakeflow pipeline that keeps tables of its own from the staged change log."""
+    run = _Run(ctx)
+    config = run.config()
+    # the file may be wrong for this; that is said before the source is asked
+    lakeflow.of_databricks(config)
+    survey = PostgresSource.of(config).survey()
+    made = lakeflow.export(config, survey.relations, survey.refused, scd=int(scd))
+    changed = write(Path(folder), made.files, force=force)
+    tables = {str(name): f"{table.schema}.{table.name}" for name, table in made.tables.items()}
+    left_out = {str(name): reason for name, reason in made.left_out.items()}
+    run.print(
+        {"to": folder, "written": changed} | made.to_json(), lambda: views.exported(folder, tables, changed, left_out)
+    )
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The demonstration's directory: pipeline file, staging, lake and Dagster's home, all of them temporary."""
+"""The demonstration's directory: pipeline file and Dagster's home, and the lake if it is local; all temporary."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
+
+from neon_lake.demo.lake import Lake
 
 PIPELINE: Final = "shop"
 
@@ -46,16 +48,11 @@ class Place:
         """What Dagster knows of runs, assets and checks."""
         return self.root / "dagster"
 
-    @property
-    def lake(self) -> Path:
-        """The Delta tables: `<schema>/<table>`."""
-        return self.root / "lake"
-
     def log(self, name: str) -> Path:
         """The file with a program's output."""
         return self.root / f"{name}.log"
 
-    def furnish(self, url: str, *, code_port: int, hurry: bool) -> None:
+    def furnish(self, url: str, lake: Lake, *, code_port: int, hurry: bool) -> None:
         """Write every file. `hurry` has the sensor start a run as often as Dagster can, else a few times a minute."""
         pace = {"interval_seconds": 5, "lag_kb": 16, "max_age_seconds": 5}
         calm = {"interval_seconds": 15, "lag_kb": 1024, "max_age_seconds": 20}
@@ -66,8 +63,8 @@ class Place:
             {
                 "pipeline": PIPELINE,
                 "source": {"kind": "postgres", "url": url},
-                "staging": {"path": "staging"},
-                "destination": {"kind": "delta", "path": "lake"},
+                "staging": dict(lake.staging),
+                "destination": dict(lake.destination),
                 "tables": ["public.*"],
                 "orchestration": {"start": start, **(pace if hurry else calm)},
             },

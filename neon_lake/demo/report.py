@@ -77,12 +77,16 @@ class TableReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """The whole demonstration: tables by name, what the workload had committed, and how long it all took (seconds)."""
+    """The whole demonstration: tables by name, what the workload had committed, and how long it all took (seconds).
+
+    `destination`: the kind of the lake. `lsn`: the position of the log at which both sides were compared.
+    """
 
     tables: Mapping[TableName, TableReport]
     workload: Done
     runs: int
     seconds: float
+    destination: str = "delta"
     lsn: str | None = None
 
     @property
@@ -94,6 +98,7 @@ class Report:
         """For `--json`."""
         return {
             "ok": self.ok,
+            "destination": self.destination,
             "tables": {str(name): table.to_json() for name, table in self.tables.items()},
             "verified_at_lsn": self.lsn,
             "workload": {"committed": self.workload.committed, "rolled_back": self.workload.rolled_back},
@@ -103,7 +108,13 @@ class Report:
 
 
 def compose(
-    tables: Sequence[TableName], runs: Sequence[Run], verified: Run, *, workload: Done, seconds: float
+    tables: Sequence[TableName],
+    runs: Sequence[Run],
+    verified: Run,
+    *,
+    workload: Done,
+    seconds: float,
+    destination: str = "delta",
 ) -> Report:
     """The report of all runs, of which `verified` compared source and lake."""
     busy = sum(run.seconds for run in runs) or 1.0
@@ -124,6 +135,7 @@ def compose(
         workload=workload,
         runs=len(runs),
         seconds=seconds,
+        destination=destination,
         lsn=positions.pop() if len(positions) == 1 else None,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import socket
@@ -25,6 +26,7 @@ from rich.console import Console
 from neon_lake.demo import report, shop
 from neon_lake.demo.children import Child
 from neon_lake.demo.embedded import EmbeddedPostgres
+from neon_lake.demo.lake import KINDS, Lake, LocalLake, UnityLake, lasting
 from neon_lake.demo.narrator import Narrator, Step
 from neon_lake.demo.place import PIPELINE, Place, free_port
 from neon_lake.demo.workload import Workload
@@ -35,8 +37,8 @@ from neon_lake.pipeline_file import load
 from neon_lake.schema import TableName
 
 TABLES: Final = tuple(TableName("public", name) for name in shop.TABLES)
-PATIENCE: Final = 120.0
-"""Seconds that any one step may take, on a slow machine too."""
+PATIENCE: Final = 300.0
+"""Seconds that any one step may take, on a slow machine and with a SQL warehouse too."""
 
 _SETTINGS: Final = {
     # Nothing of this database outlives the demonstration.
@@ -59,18 +61,19 @@ class Size:
     batches: int = 2
 
 
-def run_demo(*, ui: bool, as_json: bool, size: Size | None = None) -> int:
+def run_demo(*, ui: bool, as_json: bool, size: Size | None = None, destination: str = KINDS[0]) -> int:
     """Run it and print the report on stdout, progress on stderr; gives the exit code.
 
     0 when every table's counts and contents were equal while the workload was running, else 1. With `ui` it all goes
-    on after the report, with Dagster's pages, until Ctrl-C. Raises `DemoFailed` and what its parts raise.
+    on after the report, with Dagster's pages, until Ctrl-C. `destination` is one of `KINDS`; for Databricks, the
+    environment names the workspace. Raises `DemoFailed` and what its parts raise.
     """
     narrator = Narrator(Console(stderr=True, highlight=False))
     size = size or (Size(rate=30) if ui else Size())
     root = Path(tempfile.mkdtemp(prefix="neon-lake-demo-"))
     try:
         with _terminable():
-            code = _Demo(narrator, Place(root=root), size, ui=ui).run(as_json=as_json)
+            code = _Demo(narrator, Place(root=root), size, ui=ui).run(destination, as_json=as_json)
     except NeonLakeError:
         if any(root.glob("*.log")):
             narrator.say(f"What Dagster's programs said is kept in {root}")
@@ -107,23 +110,38 @@ class _Demo:
         self.began = time.monotonic()
         self._children: list[Child] = []
 
-    def run(self, *, as_json: bool) -> int:
+    def run(self, destination: str, *, as_json: bool) -> int:
         with ExitStack() as stack:
+            lake = self._lake(stack, destination)
             server = self._postgres(stack)
-            address = self._dagster(stack, server.url())
+            address = self._dagster(stack, server.url(), lake)
             workload = stack.enter_context(Workload(server.url(), rate=self.size.rate))
             history = stack.enter_context(History(self.place.dagster_home, load(self.place.pipeline_file), TABLES))
-            self._follow(history, workload)
+            self._follow(history, workload, lake)
             verified = self._verify(stack, history, workload)
             found = report.compose(
-                TABLES, history.runs(), verified, workload=workload.done, seconds=time.monotonic() - self.began
+                TABLES,
+                history.runs(),
+                verified,
+                destination=lake.kind,
+                workload=workload.done,
+                seconds=time.monotonic() - self.began,
             )
             self._print(found, as_json=as_json)
             if self.ui:
-                self._stay(workload, address)
+                self._stay(workload, address, lake)
         return 0 if found.ok else 1
 
     # --- what it consists of
+
+    def _lake(self, stack: ExitStack, destination: str) -> Lake:
+        if destination != UnityLake.kind:
+            return LocalLake(root=self.place.root)
+        with self.narrator.step("Databricks") as step:
+            unity = UnityLake(os.environ, notice=step.tell)
+            lake = stack.enter_context(lasting(unity, say=self.narrator.say))
+            step.tell(lake.where)
+        return lake
 
     def _postgres(self, stack: ExitStack) -> EmbeddedPostgres:
         with self.narrator.step("Starting Postgres") as step:
@@ -143,10 +161,10 @@ class _Demo:
             step.tell(f"{rows:,} rows in {len(TABLES)} tables")
         return server
 
-    def _dagster(self, stack: ExitStack, url: str) -> str:
+    def _dagster(self, stack: ExitStack, url: str, lake: Lake) -> str:
         """Start code location, daemon and, if asked for, the pages; gives the pages' address."""
         code_port = free_port()
-        self.place.furnish(url, code_port=code_port, hurry=not self.ui)
+        self.place.furnish(url, lake, code_port=code_port, hurry=not self.ui)
         with self.narrator.step("Starting Dagster") as step:
             step.tell("code location")
             serve = ("-m", "neon_lake.definitions", "--host", "127.0.0.1", "--port", str(code_port))
@@ -173,12 +191,12 @@ class _Demo:
 
     # --- what happens
 
-    def _follow(self, history: History, workload: Workload) -> None:
+    def _follow(self, history: History, workload: Workload, lake: Lake) -> None:
         """Wait for the first snapshot."""
         with self.narrator.step("First snapshot", total=len(TABLES)) as step:
 
             def landed() -> bool:
-                tables = sum((self.place.lake / name.path / "_delta_log").is_dir() for name in TABLES)
+                tables = lake.landed(TABLES)
                 step.reach(tables)
                 step.tell(f"{tables} of {len(TABLES)} tables, {workload.done.committed:,} transactions meanwhile")
                 return any(made.metadata.get("snapshot_rows") for run in _good(history) for made in run.materialized)
@@ -228,9 +246,9 @@ class _Demo:
         self._children.remove(child)
         return child
 
-    def _stay(self, workload: Workload, address: str) -> None:
+    def _stay(self, workload: Workload, address: str, lake: Lake) -> None:
         self.narrator.say(
-            f"\nEverything goes on: Dagster's pages are at [bold]{address}[/], the lake is in {self.place.lake}\n"
+            f"\nEverything goes on: Dagster's pages are at [bold]{address}[/], the lake is in {lake.where}\n"
             "Ctrl-C ends it."
         )
         try:

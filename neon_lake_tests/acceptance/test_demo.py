@@ -72,8 +72,8 @@ def test_a_lake_that_was_changed_behind_its_back_is_a_failure_that_names_the_tab
     launch = run._Demo._launch
 
     def tampered(demo: run._Demo, *rest: object) -> object:
-        tamper(demo.place.lake / "public/payments", "delete", "id < '20000000'")
-        tamper(demo.place.lake / "public/customers", "update", "id <= 200")
+        tamper(demo.place.root / "lake" / "public/payments", "delete", "id < '20000000'")
+        tamper(demo.place.root / "lake" / "public/customers", "update", "id <= 200")
         return launch(demo, *rest)  # type: ignore[arg-type] # handed on as they are
 
     monkeypatch.setattr(run._Demo, "_launch", tampered)

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from neon_lake.config import DeltaConfig
+from neon_lake.demo.lake import LocalLake
 from neon_lake.demo.place import PIPELINE, Place, free_port
 from neon_lake.demo.shop import TABLES
 from neon_lake.pipeline_file import load
@@ -18,11 +20,13 @@ URL = "postgresql://postgres@127.0.0.1:5/postgres"
 @pytest.mark.parametrize("hurry", [True, False])
 def test_the_pipeline_file_is_one_and_takes_every_table_of_the_shop(tmp_path: Path, hurry: bool) -> None:
     place = Place(root=tmp_path)
-    place.furnish(URL, code_port=4000, hurry=hurry)
+    lake = LocalLake(root=tmp_path)
+    place.furnish(URL, lake, code_port=4000, hurry=hurry)
     pipeline = load(place.pipeline_file)
     assert (pipeline.name, pipeline.source.url) == (PIPELINE, URL)
     assert all(pipeline.table(TableName("public", table)) for table in TABLES)
-    assert Path(pipeline.destination.path) == place.lake
+    assert isinstance(pipeline.destination, DeltaConfig)
+    assert Path(pipeline.destination.path) == lake.path
     assert Path(pipeline.staging.path).parent == tmp_path
     assert pipeline.orchestration.sensor_on
     assert (pipeline.orchestration.interval_seconds == 5) == hurry
@@ -32,7 +36,7 @@ def test_the_pipeline_file_is_one_and_takes_every_table_of_the_shop(tmp_path: Pa
 
 def test_dagster_finds_the_code_location_and_tells_nobody(tmp_path: Path) -> None:
     place = Place(root=tmp_path)
-    place.furnish(URL, code_port=4711, hurry=True)
+    place.furnish(URL, LocalLake(root=tmp_path), code_port=4711, hurry=True)
     (location,) = yaml.safe_load(place.workspace_file.read_text())["load_from"]
     assert location["grpc_server"]["port"] == 4711
     settings = yaml.safe_load((place.dagster_home / "dagster.yaml").read_text())
