@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -136,6 +136,15 @@ def findings(found: Sequence[Finding]) -> Table:
         mark = "[red]✗[/]" if finding.problem else "[green]✓[/]"
         table.add_row(mark, finding.subject, finding.problem or finding.detail)
     return table
+
+
+def exported(folder: str, tables: Mapping[str, str], changed: Sequence[str], left_out: Mapping[str, str]) -> Group:
+    """What was written for Lakeflow: table → where it lands, files that are new, and tables that are not in it."""
+    table = _table("table", "becomes")
+    for name, target in tables.items():
+        table.add_row(name, target)
+    wrote = f"wrote {len(changed)} files to {folder}" if changed else f"{folder} has all of it already"
+    return Group(table, wrote, *_reasons(sorted(left_out.items())))
 
 
 def expired(result: Expired) -> str:
