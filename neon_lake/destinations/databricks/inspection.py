@@ -14,15 +14,17 @@ if TYPE_CHECKING:
 
 
 class Inspection:
-    """Looks at one thing after another; the first that is wrong ends it, since the others depend on it."""
+    """Looks at one thing after another; the first that is wrong ends it, since the others depend on it.
 
-    def __init__(self, client: WorkspaceClient, config: UnityConfig, root: str) -> None:
+    `root` is where staging lies on a volume, if it does.
+    """
+
+    def __init__(self, client: WorkspaceClient, config: UnityConfig, root: str | None = None) -> None:
         self._client, self._config, self._root = client, config, root
 
     def findings(self) -> Sequence[Finding]:
         """What was looked at, in the order in which a person would set it up."""
         config, client = self._config, self._client
-        _, _, catalog, schema, volume, *_ = f"{self._root}/".split("/")
         found: list[Finding] = []
         steps: list[tuple[str, str, Callable[[], Any]]] = [
             ("sign-in", "check host and credentials", client.current_user.me),
@@ -44,12 +46,11 @@ class Inspection:
                 )
                 for name in dict.fromkeys([*([config.schema] if config.schema else []), *config.schemas.values()])
             ),
-            (
-                f"volume {catalog}.{schema}.{volume}",
-                "make it, and grant this identity READ VOLUME and WRITE VOLUME on it",
-                lambda: client.volumes.read(f"{catalog}.{schema}.{volume}"),
-            ),
         ]
+        if self._root is not None:
+            volume = ".".join(self._root.split("/")[2:5])
+            remedy = "make it, and grant this identity READ VOLUME and WRITE VOLUME on it"
+            steps.append((f"volume {volume}", remedy, lambda: client.volumes.read(volume)))
         for what, remedy, look in steps:
             try:
                 with translated(what, remedy):
