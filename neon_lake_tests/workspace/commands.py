@@ -201,6 +201,13 @@ class Optimize:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Refresh:
+    """MSCK REPAIR TABLE … SYNC METADATA."""
+
+    name: Name
+
+
+@dataclass(frozen=True, kw_only=True)
 class Vacuum:
     """VACUUM, of what is older than `hours`, if that is said."""
 
@@ -241,6 +248,7 @@ Command: TypeAlias = (
     | Describe
     | Restore
     | Optimize
+    | Refresh
     | Vacuum
     | ShowProperties
     | ShowTables

@@ -313,6 +313,13 @@ def _optimize(reading: Reading) -> c.Command:
     return c.Optimize(name=name)
 
 
+def _msck(reading: Reading) -> c.Command:
+    reading.expect("REPAIR", "TABLE")
+    name = reading.name()
+    reading.expect("SYNC", "METADATA")
+    return c.Refresh(name=name)
+
+
 def _vacuum(reading: Reading) -> c.Command:
     name = reading.name()
     hours = None
@@ -348,6 +355,7 @@ _COMMANDS: Final[Mapping[str, Callable[[Reading], c.Command]]] = {
     "DESCRIBE": _describe,
     "DESC": _describe,
     "RESTORE": _restore,
+    "MSCK": _msck,
     "OPTIMIZE": _optimize,
     "VACUUM": _vacuum,
     "SHOW": _show,

@@ -18,10 +18,10 @@ from neon_lake.destinations.base import Target
 from neon_lake.destinations.databricks.inspection import Inspection
 from neon_lake.destinations.databricks.sql import quoted, text
 from neon_lake.destinations.delta import DeltaDestination
-from neon_lake.errors import DestinationError, Finding
+from neon_lake.errors import DestinationError, DestinationUnavailable, Finding
 from neon_lake.schema import TableName
 from neon_lake.workspace.connection import translated
-from neon_lake.workspace.statements import Warehouse
+from neon_lake.workspace.statements import StatementFailed, Warehouse
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
@@ -77,12 +77,18 @@ class ExternalDestination(DeltaDestination):
         table, names, known = target.table, target.schema.names, self._columns[target.table]
         full = quoted(*self._parts(table))
         if known is None:
-            place = f"USING DELTA LOCATION {text(self.path(table))}"
-            self._warehouse.run(f"CREATE TABLE IF NOT EXISTS {full} {place}", str(table))
+            self._run(table, f"CREATE TABLE IF NOT EXISTS {full} USING DELTA LOCATION {text(self.path(table))}")
         elif known != names:
-            self._warehouse.run(f"MSCK REPAIR TABLE {full} SYNC METADATA", str(table))
+            self._run(table, f"MSCK REPAIR TABLE {full} SYNC METADATA")
         self._columns[table] = names
         return target
+
+    def _run(self, table: TableName, statement: str) -> None:
+        try:
+            self._warehouse.run(statement, str(table))
+        except StatementFailed as exc:
+            # the table itself is well, and is not to be parked for it
+            raise DestinationUnavailable(f"{table} is in the lake, and not known to Unity Catalog: {exc}") from exc
 
     def _parts(self, table: TableName) -> tuple[str, str, str]:
         parts = self._file.unity_name(table)
@@ -100,7 +106,7 @@ class ExternalDestination(DeltaDestination):
                 return None
         if str(found.storage_location).rstrip("/") != self.path(table).rstrip("/"):
             raise DestinationError(
-                f"{full} is there and lies elsewhere ({found.storage_location}); rename it, or give {table} another name "
-                "with target."
+                f"{full} is there and lies elsewhere ({found.storage_location}); rename it, or give {table} another "
+                "name with target."
             )
         return [str(column.name) for column in found.columns or ()]
