@@ -27,7 +27,7 @@ from neon_lake.change import (
 )
 from neon_lake.destinations.databricks.sql import quoted, text
 from neon_lake.lakeflow.exported import BROKEN, LOG, Exported, new, old
-from neon_lake.lakeflow.log import raised
+from neon_lake.lakeflow.log import MISSING, raised
 from neon_lake.schema import RESCUED, Column
 
 HALF = "_half"
@@ -132,9 +132,7 @@ def _sound(table: Exported) -> str:
     name = table.relation.table
     current = "coalesce(r.lsn, l.lsn) + 1 >= s.newest"
     broken = {
-        "s.newest IS NULL OR s.newest < b.until": (
-            f"changes of {name} are missing in the change log; run neon-lake resync for it, then start an update"
-        ),
+        "s.newest IS NULL OR s.newest < b.until": f"changes of {name} {MISSING}",
         "l.file IS NOT NULL AND coalesce(n.found, 0) <> l.row_count": (
             f"a segment of {name} is not whole in {table.staged}; start an update, and, if this comes again, one with "
             "a full refresh of that table"

@@ -22,6 +22,7 @@ STAGING: Final = "neon_lake.staging"
 MANIFESTS: Final = "neon_lake_manifests"
 LOG: Final = "neon_lake_log"
 BROKEN: Final = "neon_lake_broken"
+SOUND: Final = "neon_lake_sound"
 
 
 def parameter(name: str) -> str:

@@ -86,7 +86,7 @@ def export(
             name=name,
             variant=destination.json == "variant",
         )
-    files = {LOG_FILE: log_sql()} | {_file(table): table_sql(table) for table in tables.values()}
+    files = {LOG_FILE: log_sql(list(tables))} | {_file(table): table_sql(table) for table in tables.values()}
     schemas = {place: schema for schema, place in places.items()}
     return Export(files={BUNDLE: bundle(pipeline, list(files), schemas)} | files, tables=tables, left_out=left_out)
 

@@ -9,10 +9,12 @@ See docs/staging-format.md.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from neon_lake.destinations.databricks.sql import text
-from neon_lake.lakeflow.exported import BROKEN, LOG, MANIFESTS, STAGING, parameter
+from neon_lake.lakeflow.exported import BROKEN, LOG, MANIFESTS, SOUND, STAGING, parameter
+from neon_lake.schema import TableName
 from neon_lake.staging.seal import FORMAT
 
 _RELATION: Final = "STRUCT<`schema`: STRING, `name`: STRING>"
@@ -24,6 +26,9 @@ _DOCUMENT: Final = (
 )
 
 _FILE: Final = r"([0-9a-f]{16}-[0-9a-f]{8})/[^/]*-([0-9]+)[.]parquet$"
+
+
+MISSING: Final = "are missing in the change log; run neon-lake resync for it, then start an update"
 
 
 def file_of(path: str) -> str:
@@ -43,9 +48,10 @@ def _position(lsn: str) -> str:
     return f"{high} * 4294967296 + {low}"
 
 
-def log_sql() -> str:
-    """The statements that read the manifests, for all tables."""
+def log_sql(tables: Sequence[TableName]) -> str:
+    """The statements that read the manifests, and look after the tables that are exported."""
     staging = parameter(STAGING)
+    exported = ",\n  ".join(f"({text(table.schema)}, {text(table.name)}, {text(str(table))})" for table in tables)
     return f"""\
 -- What counts of the change log: what its manifests name. Files of a capture that died are on the volume too, and no
 -- manifest names them. Every other file of this pipeline builds on these three.
@@ -115,4 +121,22 @@ FROM (
   LEFT ANTI JOIN (SELECT body.`end` AS `end` FROM {MANIFESTS} WHERE body.`start` IS NOT NULL) AS earlier
     ON earlier.`end` = later.`start`
 );
+
+-- Fails the update as long as a table lacks changes, also when it has no new ones.
+CREATE OR REFRESH PRIVATE MATERIALIZED VIEW {SOUND}
+COMMENT 'The tables, and the place of their last snapshot'
+AS SELECT t.title, l.newest
+FROM VALUES
+  {exported}
+AS t(table_schema, table_name, title)
+CROSS JOIN {BROKEN} AS b
+LEFT JOIN (
+  SELECT table_schema, table_name, max(lsn) + 1 AS newest
+  FROM {LOG} WHERE kind = 'snapshot' GROUP BY table_schema, table_name
+) AS l ON l.table_schema = t.table_schema AND l.table_name = t.table_name
+WHERE CASE
+  WHEN coalesce(l.newest, -1) < b.until OR l.newest IS NULL
+    THEN CAST(raise_error(concat('neon_lake: changes of ', t.title, {text(f" {MISSING}")})) AS BOOLEAN)
+  ELSE true
+END;
 """

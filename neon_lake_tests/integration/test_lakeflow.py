@@ -154,8 +154,10 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("scd", [1, 2])
-@pytest.mark.parametrize("name", CHANGES)
+VERSIONS = ("keys move", "truncate", "values that were not sent")
+
+
+@pytest.mark.parametrize(("name", "scd"), [*((name, 1) for name in CHANGES), *((name, 2) for name in VERSIONS)])
 def test_changes_are_followed(exported: Exported, name: str, scd: int) -> None:
     setup, batches = CHANGES[name]
     exported.begin(setup, scd)
@@ -328,6 +330,22 @@ def test_changes_that_were_removed_before_they_were_read(exported: Exported) -> 
     assert exported.lab.replication.resync([TableName.parse("t")]).ok
     exported.lakeflow.update()
     exported.assert_equal()
+
+
+def test_changes_that_were_never_captured(exported: Exported) -> None:
+    exported.begin(PLAIN + "CREATE TABLE u (id int PRIMARY KEY); INSERT INTO u VALUES (1)")
+    exported.lab.database.execute("SELECT pg_drop_replication_slot('neon_lake_lab'); INSERT INTO t VALUES (10, 'x')")
+    assert exported.lab.replication.resync([TableName.parse("t"), TableName.parse("u")]).ok
+    manifests = (exported.lab.root / "staging" / "manifests").iterdir()
+    assert [path for path in manifests if '"gap": "' in path.read_text("utf-8")]
+    snapshot = max((exported.lab.root / "staging" / "snapshots" / "public" / "t").glob("*.json"))
+    there = snapshot.read_bytes()
+    snapshot.unlink()
+    failing(exported, "changes of public.t are missing in the change log")
+    snapshot.write_bytes(there)
+    exported.lakeflow.update()
+    exported.assert_equal()
+    exported.assert_equal("u")
 
 
 def test_a_damaged_manifest(exported: Exported) -> None:

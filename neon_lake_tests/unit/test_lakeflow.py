@@ -268,7 +268,10 @@ def test_every_name_that_is_read_is_defined(whole: Export) -> None:
     for file in (name for name in whole.files if name.endswith(".sql")):
         for statement in statements(whole.files[file]):
             read = set(re.findall(r"\bneon_lake_\w+", re.sub(r"'(?:[^'\\]|\\.)*'|\$\{[\w.]+\}", "", statement)))
-            new = re.match(r"CREATE (?:OR REFRESH (?:PRIVATE )?STREAMING TABLE|TEMPORARY VIEW|FLOW) (\w+)", statement)
+            new = re.match(
+                r"CREATE (?:OR REFRESH (?:PRIVATE )?(?:STREAMING TABLE|MATERIALIZED VIEW)|TEMPORARY VIEW|FLOW) (\w+)",
+                statement,
+            )
             # in the order of the files, so that nothing refers to itself or to what comes later
             assert read - ({new[1]} if new else set()) <= made, statement
             made |= {new[1]} if new else set()
