@@ -16,7 +16,7 @@ import psycopg
 from psycopg import sql
 
 from neon_lake.change import Lsn
-from neon_lake.config import DestinationConfig, Pipeline, SourceConfig, StagingConfig, Table
+from neon_lake.config import DeltaConfig, Pipeline, SourceConfig, StagingConfig, Table
 from neon_lake.demo.embedded import EmbeddedPostgres
 from neon_lake.pipeline.capture import capture
 from neon_lake.pipeline.replication import Replication
@@ -101,7 +101,7 @@ def _pipeline(url: str, folder: Path) -> Replication:
             pipeline=NAME,  # type: ignore[call-arg]  # the alias under which the file has the name
             source=SourceConfig(url=url),
             staging=StagingConfig(path=str(folder / "staging")),
-            destination=DestinationConfig(path=str(folder / "lake")),
+            destination=DeltaConfig(path=str(folder / "lake")),
             tables=(Table(name="public.readings"),),
         )
     )
