@@ -194,8 +194,10 @@ INSERT INTO a SELECT g, 'v', repeat('x', 5000) FROM generate_series(1, 20) g;
     [
         ("UPDATE a SET doc = repeat('y', 5000) WHERE id IN (3, 7, 15)", "UPDATE a SET v = 'w' WHERE id IN (5, 7, 9)"),
         (
-            "ALTER TABLE a ADD COLUMN more text; ALTER TABLE a ALTER more SET STORAGE EXTERNAL;"
-            "INSERT INTO a VALUES (21, 'v', NULL, repeat('y', 5000))",
+            (
+                "ALTER TABLE a ADD COLUMN more text; ALTER TABLE a ALTER more SET STORAGE EXTERNAL;"
+                "INSERT INTO a VALUES (21, 'v', NULL, repeat('y', 5000))"
+            ),
             "UPDATE a SET v = 'w' WHERE id IN (20, 21)",
         ),
     ],
