@@ -9,6 +9,7 @@ import base64
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -126,11 +127,38 @@ def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if types.is_timestamp(kind):
         form = "%Y-%m-%dT%H:%M:%S" + ("Z" if kind.tz is not None else "")
         return pc.strftime(pc.floor_temporal(column, unit="millisecond").cast(pa.timestamp("ms", kind.tz)), form)
-    for test, written in _WRITTEN:
+    written = _written(kind)
+    if written is str or types.is_boolean(kind):
+        return column.cast(pa.string())
+    if types.is_nested(kind):
+        values = [
+            None if each is None else json.dumps(written(each), ensure_ascii=False) for each in column.to_pylist()
+        ]
+    else:
+        values = [None if each is None else written(each) for each in column.to_pylist()]
+    return pa.chunked_array([pa.array(values, pa.string())])
+
+
+def _written(kind: pa.DataType) -> Callable[[Any], Any]:
+    """What makes JSON of a value of this type that is not null: of all but structs, maps and lists it is a text."""
+    types = pa.types
+    if types.is_struct(kind):
+        fields = [(each.name, _or_null(_written(each.type))) for each in kind]
+        return lambda value: {name: written(value[name]) for name, written in fields}
+    if types.is_map(kind):
+        item = _or_null(_written(kind.item_type))
+        return lambda value: {str(key): item(each) for key, each in value}
+    if types.is_nested(kind):
+        element = _or_null(_written(kind.value_type))
+        return lambda value: [element(each) for each in value]
+    for test, written in _SCALARS:
         if test(kind):
-            values = [None if value is None else written(value) for value in column.to_pylist()]
-            return pa.chunked_array([pa.array(values, pa.string())])
-    return column.cast(pa.string())
+            return written
+    return str
+
+
+def _or_null(written: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: None if value is None else written(value)
 
 
 def _number(value: float) -> str:
@@ -139,33 +167,15 @@ def _number(value: float) -> str:
     return written.get(repr(value)) or repr(value).replace("e+", "E").replace("e", "E")
 
 
-def _plain(value: Any) -> Any:
-    """A nested value as JSON has it: what is not a struct's name or a list is text."""
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    if isinstance(value, list):
-        if value and all(isinstance(each, tuple) and len(each) == 2 for each in value):
-            return {str(key): _plain(each) for key, each in value}
-        return [_plain(each) for each in value]
-    if isinstance(value, bytes):
-        return _base64(value)
-    if isinstance(value, bool):
-        value = str(value).lower()
-    return value if value is None else str(value)
+def _moment(value: datetime) -> str:
+    return value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _json(value: Any) -> str:
-    return json.dumps(_plain(value), ensure_ascii=False)
-
-
-def _base64(value: bytes) -> str:
-    return base64.b64encode(value).decode()
-
-
-_WRITTEN: Sequence[tuple[Callable[[pa.DataType], bool], Callable[[Any], str]]] = (
-    (pa.types.is_nested, _json),
+_SCALARS: Sequence[tuple[Callable[[pa.DataType], bool], Callable[[Any], str]]] = (
+    (pa.types.is_boolean, lambda value: str(value).lower()),
     (pa.types.is_duration, str),
-    (pa.types.is_binary, _base64),
-    (pa.types.is_large_binary, _base64),
+    (pa.types.is_timestamp, _moment),
+    (pa.types.is_binary, lambda value: base64.b64encode(value).decode()),
+    (pa.types.is_large_binary, lambda value: base64.b64encode(value).decode()),
     (pa.types.is_floating, _number),
 )

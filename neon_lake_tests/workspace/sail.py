@@ -8,6 +8,7 @@ Source: https://docs.lakesail.com/sail
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import warnings
 
 import pyarrow as pa
@@ -31,6 +32,8 @@ class Sail(LogTables):
         from pysail.spark import SparkConnectServer  # type: ignore[import-untyped] # it ships none
         from pyspark.sql import SparkSession
 
+        # what goes wrong with a statement is its answer
+        logging.getLogger("pyspark.sql.connect.logging").setLevel(logging.CRITICAL)
         self.title = f"sail {importlib.metadata.version('pysail')}"
         self._server = SparkConnectServer("127.0.0.1", 0)
         self._server.start(background=True)

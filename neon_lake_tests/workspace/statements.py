@@ -13,17 +13,27 @@ import pyarrow as pa
 
 from neon_lake_tests.workspace.engines import STATEMENT, Engine
 from neon_lake_tests.workspace.refusals import Refused
+from neon_lake_tests.workspace.results import Result
 from neon_lake_tests.workspace.sql_errors import SqlFailed
 from neon_lake_tests.workspace.warehouses import Warehouse
 
+KEPT = 1000
+"""How many statements are known by their id; older ones, with their results, are not."""
 TERMINAL = frozenset({"SUCCEEDED", "FAILED", "CANCELED", "CLOSED"})
 
 
 @dataclass(kw_only=True)
 class Statement:
-    """A statement. `error` is the code and the message of one that failed; `table` the rows of one that succeeded."""
+    """A statement. `error` is the code and the message of one that failed; `table` the rows of one that succeeded.
+
+    `arrow`, `links` and `limit` say how its rows are wanted; `result` has them so, once somebody asked for them.
+    """
 
     sql: str
+    arrow: bool = False
+    links: bool = False
+    limit: int | None = None
+    result: Result | None = None
     id: str = field(default_factory=lambda: str(uuid.uuid1()))
     state: str = "PENDING"
     error: tuple[str, str] | None = None
@@ -49,17 +59,17 @@ class Statements:
             raise Refused(404, "NOT_FOUND", f"The statement {id} was not found.")
         return found
 
-    def begin(self, sql: str, work: Callable[[], pa.Table]) -> Statement:
+    def begin(self, statement: Statement, work: Callable[[], pa.Table]) -> None:
         """Start a statement, when the warehouse runs; it starts the warehouse if need be."""
-        statement = Statement(sql=sql)
         self._statements[statement.id] = statement
+        while len(self._statements) > KEPT:
+            del self._statements[next(iter(self._statements))]
         loop = asyncio.get_running_loop()
         self._warehouse.start()
         task = loop.create_task(self._carried_out(statement, work, loop))
         # the loop itself holds tasks by weak references only
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return statement
 
     async def _carried_out(
         self, statement: Statement, work: Callable[[], pa.Table], loop: asyncio.AbstractEventLoop

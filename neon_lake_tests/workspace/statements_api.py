@@ -67,8 +67,6 @@ class StatementsApi:
     ) -> None:
         self._statements, self._execution, self._warehouse = statements, execution, warehouse
         self._volumes, self._metastore, self._chunk_rows = volumes, metastore, chunk_rows
-        self._results: dict[str, Result] = {}
-        self._forms: dict[str, tuple[bool, bool, int | None]] = {}
         self._links: dict[str, tuple[str, int, datetime]] = {}
 
     def routes(self) -> list[Route]:
@@ -107,8 +105,10 @@ class StatementsApi:
             schema=body.get("schema"),
             parameters=_parameters(body.get("parameters") or []),
         )
-        statement = self._statements.begin(sql, partial(self._execution.run, sql, scope))
-        self._forms[statement.id] = (form[1] == "ARROW_STREAM", form[0] == "EXTERNAL_LINKS", body.get("row_limit"))
+        statement = Statement(
+            sql=sql, arrow=form[1] == "ARROW_STREAM", links=form[0] == "EXTERNAL_LINKS", limit=body.get("row_limit")
+        )
+        self._statements.begin(statement, partial(self._execution.run, sql, scope))
         with suppress(TimeoutError):
             await asyncio.wait_for(statement.ended.wait(), seconds)
         if cancel and not statement.ended.is_set():
@@ -141,14 +141,13 @@ class StatementsApi:
     def _result(self, statement: Statement) -> Result | None:
         if statement.state != "SUCCEEDED" or statement.table is None:
             return None
-        if statement.id not in self._results:
-            arrow, links, limit = self._forms[statement.id]
+        if statement.result is None:
             table: pa.Table = statement.table
-            truncated = limit is not None and table.num_rows > limit
+            truncated = statement.limit is not None and table.num_rows > statement.limit
             result = Result(
-                table=table.slice(0, limit) if truncated else table,
-                arrow=arrow,
-                links=links,
+                table=table.slice(0, statement.limit) if truncated else table,
+                arrow=statement.arrow,
+                links=statement.links,
                 truncated=truncated,
                 chunk_rows=self._chunk_rows,
             )
@@ -159,8 +158,8 @@ class StatementsApi:
                 )
                 statement.state, statement.error = "FAILED", ("BAD_REQUEST", said)
                 return None
-            self._results[statement.id] = result
-        return self._results[statement.id]
+            statement.result = result
+        return statement.result
 
     # --- results
 
@@ -188,7 +187,8 @@ class StatementsApi:
         )
         if datetime.now(UTC) >= until:
             raise Refused(403, "AccessDenied", "Request has expired")
-        result = self._results[statement]
+        result = self._statements.get(statement).result
+        assert result is not None
         kind = "application/vnd.apache.arrow.stream" if result.arrow else "application/json"
         return Response(result.bodies[index], media_type=kind)
 
