@@ -39,10 +39,10 @@ class Result:
 
     @cached_property
     def chunks(self) -> Sequence[pa.Table]:
-        """The rows, cut: a result without rows has no chunk, or one when it goes into the answer."""
+        """The rows, cut; a result without rows has no chunk."""
         rows = self.table.num_rows
         if rows == 0:
-            return [] if self.links or not self.table.num_columns else [self.table]
+            return []
         size = max(1, min(self.chunk_rows, rows * _CHUNK_BYTES // max(self.table.nbytes, 1)))
         return [self.table.slice(start, size) for start in range(0, rows, size)]
 
