@@ -52,8 +52,9 @@ def test_what_is_open_has_to_end(sql: str) -> None:
         ("DROP TABLE c.s.t", c.Drop(what="TABLE", name=("c", "s", "t"), if_exists=False, cascade=False)),
         (
             (
-                "CREATE TABLE IF NOT EXISTS c.s.t (`id` BIGINT NOT NULL COMMENT 'k', m MAP<STRING, ARRAY<DECIMAL(5,2)>>, "
-                "CONSTRAINT pk PRIMARY KEY (`id`)) USING DELTA CLUSTER BY (`id`) COMMENT 'hello' TBLPROPERTIES ('a' = 'b')"
+                "CREATE TABLE IF NOT EXISTS c.s.t (`id` BIGINT NOT NULL COMMENT 'k', "
+                "m MAP<STRING, ARRAY<DECIMAL(5,2)>>, CONSTRAINT pk PRIMARY KEY (`id`)) "
+                "USING DELTA CLUSTER BY (`id`) COMMENT 'hello' TBLPROPERTIES ('a' = 'b')"
             ),
             c.CreateTable(
                 name=("c", "s", "t"),
@@ -120,7 +121,8 @@ def test_alterations(sql: str, action: type[c.Action]) -> None:
         "DELETE FROM c.s.t WHERE a <=> NULL",
         (
             "MERGE INTO c.s.t AS t USING (SELECT *, row_number() OVER (PARTITION BY a ORDER BY b DESC) AS r FROM x "
-            "QUALIFY r = 1) AS s ON t.a <=> s.a WHEN MATCHED AND s.d THEN DELETE WHEN MATCHED THEN UPDATE SET t.v = s.v "
+            "QUALIFY r = 1) AS s ON t.a <=> s.a WHEN MATCHED AND s.d THEN DELETE "
+            "WHEN MATCHED THEN UPDATE SET t.v = s.v "
             "WHEN NOT MATCHED THEN INSERT (a) VALUES (s.a) WHEN NOT MATCHED BY SOURCE AND t.l < 5 THEN DELETE"
         ),
     ],

@@ -69,6 +69,9 @@ class Volumes:
         while True:
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
+            except (FileExistsError, NotADirectoryError):
+                raise invalid("A parent of the given path is a file.") from None
+            try:
                 if overwrite:
                     arrived.replace(target)
                 else:
@@ -76,8 +79,6 @@ class Volumes:
             except FileNotFoundError:
                 # somebody deleted the folder meanwhile
                 continue
-            except NotADirectoryError:
-                raise invalid("A parent of the given path is a file.") from None
             except FileExistsError:
                 raise already_exists(FILE_EXISTS) from None
             return
