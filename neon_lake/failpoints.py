@@ -40,6 +40,13 @@ FAILPOINTS: Final = frozenset(
         "apply.watermark-alone",
         "apply.before-unmark",
         "apply.before-annotation",
+        # the ledger of a lake that a warehouse writes
+        "ledger.begun",
+        "ledger.finished",
+        "ledger.swept",
+        "load.side-made",
+        "load.group-loaded",
+        "load.made",
         "upkeep.before-joining",
         "upkeep.joined",
         # retention

@@ -20,14 +20,14 @@ from neon_lake.destinations.base import Target
 from neon_lake.destinations.databricks import history, loads
 from neon_lake.destinations.databricks.changes import INCOMPLETE, UNFIT_KEY
 from neon_lake.destinations.databricks.inspection import Inspection
-from neon_lake.destinations.databricks.ledger import LOAD, MERGE, Entry, Intent, Ledger, Shelf
+from neon_lake.destinations.databricks.ledger import LOAD, MERGE, NOTE, REPAIR, Entry, Intent, Ledger, Shelf
 from neon_lake.destinations.databricks.loads import Load
 from neon_lake.destinations.databricks.merges import merge, repair
+from neon_lake.destinations.databricks.namespace import make_schema, refuse_foreign
 from neon_lake.destinations.databricks.sql import file, quoted
-from neon_lake.errors import DestinationConflict, DestinationError, Finding, ResyncNeeded, TableRefused
+from neon_lake.errors import DestinationConflict, Finding, ResyncNeeded, TableRefused
 from neon_lake.failpoints import failpoint
 from neon_lake.schema import TableName
-from neon_lake.workspace.connection import translated
 from neon_lake.workspace.statements import StatementFailed, Usage, Warehouse
 
 if TYPE_CHECKING:
@@ -100,39 +100,48 @@ class DatabricksDestination:
         _refuse_twins(snapshot)
         entry, intent = self._ledger.newest(table)
         if entry is None or entry.watermark is None:
-            self._refuse_foreign(table)
+            catalog, namespace, _ = self._parts(table)
+            make_schema(self._client, catalog, namespace)
+            refuse_foreign(self._client, self.name(table), self._pipeline.name, table)
             entry = entry or self._ledger.originate(table)
         wanted = Intent(kind=LOAD, until=snapshot.lsn)
         if intent is not None and intent != wanted:
             # what was begun by a run that died is not to come after this
+            if intent.kind == LOAD:
+                self._run(table, f"DROP TABLE IF EXISTS {self._side(table, entry, intent.until)}")
             entry, intent = self._ledger.finish(table, entry, entry), None
         if intent is None:
             self._ledger.begin(table, entry, wanted)
         failpoint("apply.before-commit")
         self._load(old, schema, snapshot, entry)
         failpoint("apply.after-commit")
-        return self._stands(table, entry, schema, snapshot.lsn)
+        # whatever others did before, the snapshot has taken the place of
+        self._ledger.finish(table, entry, self._entry(self._history(table), schema, snapshot.lsn))
+        return self._found(table)
 
     def _load(self, old: Target | None, schema: pa.Schema, snapshot: StagedSnapshot, entry: Entry) -> None:
         table = snapshot.relation.table
         of = Load(
             table=self._sql(table), snapshot=snapshot, schema=schema, root=self._root, fence=self._fence(table, entry)
         )
-        if snapshot.keep and old is not None:
+        if snapshot.keep and old is not None and self._ours(table, entry):
             self._widen(old, schema)
             self._run(table, of.append() if OP in schema.names else of.merge())
             return
-        catalog, namespace, name = self._parts(table)
+        name = self._parts(table)[-1]
         options = loads.options(snapshot.relation, self._pipeline.name, _database(self._pipeline.source))
         groups = _groups(snapshot.files)
         if len(groups) <= 1:
             self._run(table, of.create(options))
         else:
-            side = quoted(catalog, namespace, f"{name}__neon_lake_{entry.number:08d}")
+            side = self._side(table, entry, snapshot.lsn)
             self._run(table, of.create_side(side))
+            failpoint("load.side-made")
             for part, files in enumerate(groups):
                 self._run(table, of.fill_side(side, part, files))
+                failpoint("load.group-loaded")
             self._run(table, of.create(options, side))
+            failpoint("load.made")
             self._run(table, f"DROP TABLE IF EXISTS {side}")
         for statement in loads.dressing(self._sql(table), name, snapshot):
             self._run_unless_there(table, statement)
@@ -140,50 +149,47 @@ class DatabricksDestination:
     def carry_out(self, old: Target, schema: pa.Schema, changes: StagedChanges) -> Target:
         """See `Warehouse.carry_out`."""
         table = old.table
-        entry, intent = self._standing(old)
-        wanted = Intent(kind=MERGE, until=changes.until)
         if changes.until < (old.watermark or 0):
             raise DestinationConflict(f"{table} is at {old.watermark} already, past {changes.until}; run this again.")
-        if intent is None:
-            self._ledger.begin(table, entry, wanted)
-        elif intent != wanted or old.pending is None:
-            raise DestinationConflict(f"Another run is bringing {table} to {intent.until}; run this again.")
-        if self._widen(old, schema):
-            failpoint("apply.columns-added")
-        failpoint("apply.before-commit")
-        self._run(table, merge(self._sql(table), changes, root=self._root, fence=self._fence(table, entry)))
+        entry = self._begun(old, Intent(kind=MERGE, until=changes.until))
+        with self._unless_foreign(table, entry):
+            if self._widen(old, schema):
+                failpoint("apply.columns-added")
+            failpoint("apply.before-commit")
+            self._run(table, merge(self._sql(table), changes, root=self._root, fence=self._fence(table, entry)))
         failpoint("apply.after-commit")
         return self._stands(table, entry, schema, changes.until)
 
     def repair(self, old: Target, changes: StagedChanges, before: datetime | None) -> Target:
         """See `Warehouse.repair`."""
         table = old.table
-        entry, intent = self._standing(old)
-        if intent is not None:
-            raise DestinationConflict(f"{table} is being brought to {intent.until}; run neon-lake sync first.")
         assert old.watermark is not None
-        self._ledger.begin(table, entry, Intent(kind=MERGE, until=old.watermark))
+        entry = self._begun(old, Intent(kind=REPAIR, until=old.watermark))
         fence = self._fence(table, entry)
-        self._run(table, repair(self._sql(table), changes, root=self._root, fence=fence, before=before))
-        return self._stands(table, entry, old.schema, old.watermark)
+        failpoint("apply.before-commit")
+        with self._unless_foreign(table, entry):
+            self._run(table, repair(self._sql(table), changes, root=self._root, fence=fence, before=before))
+        failpoint("apply.after-commit")
+        return self._stands(table, entry, old.schema, old.watermark, merges=None)
 
     def advance(self, old: Target, schema: pa.Schema, watermark: Lsn) -> Target:
         """See `Destination.advance`. Asks the warehouse only when columns are to be added."""
-        entry, intent = self._standing(old)
-        if intent is not None:
-            raise DestinationConflict(f"Another run is bringing {old.table} to {intent.until}; run this again.")
         if old.watermark is not None and watermark < old.watermark:
             raise DestinationConflict(f"{old.table} is at {old.watermark} already, past {watermark}; run this again.")
-        if self._widen(old, schema):
+        entry = self._begun(old, Intent(kind=NOTE, until=watermark))
+        with self._unless_foreign(old.table, entry):
+            widened = self._widen(old, schema)
+        if widened:
             failpoint("apply.columns-added")
-            return self._stands(old.table, entry, schema, watermark)
+            return self._stands(old.table, entry, schema, watermark, merges=0)
         failpoint("apply.watermark-alone")
         self._ledger.finish(old.table, entry, replace(entry, watermark=watermark))
         return self._found(old.table)
 
     def annotate(self, target: Target, column: str, metadata: Mapping[bytes, str]) -> Target:
         """See `Destination.annotate`."""
-        entry, _ = self._standing(target)
+        assert target.watermark is not None
+        entry = self._begun(target, Intent(kind=NOTE, until=target.watermark))
         assert entry.schema is not None
         place = entry.schema.get_field_index(column)
         field = entry.schema.field(place)
@@ -233,22 +239,57 @@ class DatabricksDestination:
 
     # --- steps
 
-    def _standing(self, old: Target) -> tuple[Entry, Intent | None]:
-        entry, intent = self._ledger.newest(old.table)
+    def _begun(self, old: Target, wanted: Intent) -> Entry:
+        """Begin to bring a table on from where the caller saw it, or go on with what was begun just so; the entry.
+
+        Raises `DestinationConflict` when another run is at it. A note or a repair of a run that died is given up: what
+        was begun for it can come no more when its entry has gone.
+        """
+        table = old.table
+        entry, intent = self._ledger.newest(table)
         if entry is None or entry.watermark != old.watermark:
             there = entry.watermark if entry else "nothing"
             raise DestinationConflict(
-                f"Another run has brought {old.table} to {there} while this one was at {old.watermark}; run this again."
+                f"Another run has brought {table} to {there} while this one was at {old.watermark}; run this again."
             )
-        return entry, intent
+        if intent is not None and intent.kind in (NOTE, REPAIR):
+            version = self._history(table)[0].version if intent.kind == REPAIR else entry.version
+            entry, intent = self._ledger.finish(table, entry, replace(entry, version=version)), None
+        if intent is None:
+            self._ledger.begin(table, entry, wanted)
+        elif intent != wanted or old.pending is None:
+            raise DestinationConflict(f"Another run is bringing {table} to {intent.until}; run this again.")
+        return entry
 
-    def _stands(self, table: TableName, entry: Entry, schema: pa.Schema, watermark: Lsn) -> Target:
+    def _stands(
+        self, table: TableName, entry: Entry, schema: pa.Schema, watermark: Lsn, *, merges: int | None = 1
+    ) -> Target:
         """Note in the ledger that a table was brought on. Raises `ResyncNeeded` when others have written it too."""
         found = self._history(table)
-        if entry.watermark is not None and (other := history.foreign(found, entry.version)):
-            raise ResyncNeeded(f"{self.name(table)} was changed by somebody else: {other.operation}.")
-        self._ledger.finish(table, entry, Entry(number=0, watermark=watermark, version=found[0].version, schema=schema))
+        if other := history.foreign(found, entry.version, merges=merges):
+            raise ResyncNeeded(f"{self.name(table)} was changed by somebody else: {other.told}.")
+        self._ledger.finish(table, entry, self._entry(found, schema, watermark))
         return self._found(table)
+
+    @contextmanager
+    def _unless_foreign(self, table: TableName, entry: Entry) -> Iterator[None]:
+        """Raise `ResyncNeeded` for a statement that failed on a table that others have written."""
+        try:
+            yield
+        except StatementFailed as exc:
+            if other := history.foreign(self._history(table), entry.version, merges=None):
+                raise ResyncNeeded(f"{self.name(table)} was changed by somebody else: {other.told}.") from exc
+            raise
+
+    def _ours(self, table: TableName, entry: Entry) -> bool:
+        """Whether the table is there, and none was put in its place."""
+        try:
+            return not history.replaced(self._history(table), entry.version)
+        except ResyncNeeded:
+            return False
+
+    def _entry(self, found: Sequence[history.Change], schema: pa.Schema, watermark: Lsn) -> Entry:
+        return Entry(number=0, watermark=watermark, version=found[0].version, schema=schema)
 
     def _found(self, table: TableName) -> Target:
         target = self.target(table)
@@ -267,6 +308,11 @@ class DatabricksDestination:
             column = f"{quoted(field.name)} {delta_type(field.type)}"
             self._run_unless_there(old.table, f"ALTER TABLE {self._sql(old.table)} ADD COLUMNS ({column})")
         return bool(added)
+
+    def _side(self, table: TableName, entry: Entry, lsn: Lsn) -> str:
+        """The table that a snapshot is loaded into group by group, beside the one whose place it is to take."""
+        catalog, schema, name = self._parts(table)
+        return quoted(catalog, schema, f"{name}__neon_lake_{entry.number:08d}_{lsn.hex}")
 
     def _fence(self, table: TableName, entry: Entry) -> str:
         path = file("json", f"{self._root}/{self._ledger.path(table, entry)}")
@@ -308,22 +354,6 @@ class DatabricksDestination:
                     f"Another writer committed to {self.name(table)} at the same time; run this again."
                 ) from exc
             raise
-
-    def _refuse_foreign(self, table: TableName) -> None:
-        """Raise `DestinationError` when a table of that name is there that this pipeline has not made."""
-        from databricks.sdk.errors import NotFound  # noqa: PLC0415 - see `workspace.connection.connect`
-
-        full = self.name(table)
-        with translated(f"table {full}", "grant this identity USE CATALOG, USE SCHEMA and SELECT there"):
-            try:
-                found = self._client.tables.get(full).properties or {}
-            except NotFound:
-                return
-        if (found.get("neon_lake.pipeline"), found.get("neon_lake.table")) != (self._pipeline.name, str(table)):
-            raise DestinationError(
-                f"{full} is there and was not written by the pipeline {self._pipeline.name} from {table}; rename it, "
-                "or give the table another name with target, or another schema."
-            )
 
 
 def _refuse_twins(snapshot: StagedSnapshot) -> None:

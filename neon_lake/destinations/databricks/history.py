@@ -44,7 +44,7 @@ _EFFECTS: Final = ("numTargetRowsInserted", "numTargetRowsUpdated", "numTargetRo
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """One version of a table: its number, and what made it. `effect`: how many rows a merge changed, if that is said."""
+    """One version of a table: its number, and what made it. `effect`: how many rows a merge changed, if it is said."""
 
     version: int
     operation: str

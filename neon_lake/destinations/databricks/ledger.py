@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from neon_lake.change import Lsn
 from neon_lake.errors import DestinationConflict, DestinationError
+from neon_lake.failpoints import failpoint
 from neon_lake.schema import TableName, arrow_type
 
 FOLDER: Final = "ledger"
@@ -26,6 +27,8 @@ FRESH_SECONDS: Final = 1.0
 
 LOAD: Final = "load"
 MERGE: Final = "merge"
+NOTE: Final = "note"
+REPAIR: Final = "repair"
 
 
 class Shelf(Protocol):
@@ -50,7 +53,11 @@ class Shelf(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Intent:
-    """What was begun from an entry: a merge of changes up to `until`, or the load of a snapshot taken there."""
+    """What was begun from an entry.
+
+    A merge of changes up to `until`, the load of a snapshot taken there, or, at the watermark or where it moves to
+    without a change of rows, a note or a repair of rows.
+    """
 
     kind: str
     until: Lsn
@@ -110,12 +117,14 @@ class Ledger:
             # whoever died after the entry was stored has left what led to it
             name = _name(table)
             self._remove(f"{name}.{entry.number - 1:08d}.json", f"{name}.{entry.number:08d}.begun")
+            failpoint("ledger.swept")
         data = json.dumps({"kind": intent.kind, "until": str(intent.until)}).encode()
         if not self._store(f"{_name(table)}.{entry.number + 1:08d}.begun", data):
             raise DestinationConflict(
                 f"Another run has begun to bring {table} on from {entry.watermark or 'nothing'}; let it finish, or run "
                 "this again to finish it."
             )
+        failpoint("ledger.begun")
 
     def finish(self, table: TableName, before: Entry, after: Entry) -> Entry:
         """Store the successor of an entry, and remove what leads to the old one. Raises `DestinationConflict`."""
@@ -126,6 +135,7 @@ class Ledger:
                 f"Another run has brought {table} on while this one was at {before.watermark or 'its beginning'}; "
                 "run this again."
             )
+        failpoint("ledger.finished")
         self._remove(f"{name}.{before.number:08d}.json", f"{name}.{entry.number:08d}.begun")
         return entry
 

@@ -1,0 +1,47 @@
+"""Where tables are to be made: their schema, and whether the name is free.
+
+`databricks.sdk` is loaded by the functions that need it: half a second, which only its users pay.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from neon_lake.errors import DestinationError
+from neon_lake.schema import TableName
+from neon_lake.workspace.connection import translated
+
+if TYPE_CHECKING:
+    from databricks.sdk import WorkspaceClient
+
+
+def make_schema(client: WorkspaceClient, catalog: str, schema: str) -> None:
+    """Make a schema, if it is not there. Raises `DestinationUnavailable` and `DestinationError`."""
+    from databricks.sdk.errors import AlreadyExists, BadRequest, NotFound  # noqa: PLC0415
+
+    full = f"{catalog}.{schema}"
+    with translated(f"schema {full}", f"grant this identity USE SCHEMA on it, or CREATE SCHEMA on {catalog}"):
+        try:
+            client.schemas.get(full)
+        except NotFound:
+            # another run may make it at the same time
+            with suppress(AlreadyExists, BadRequest):
+                client.schemas.create(name=schema, catalog_name=catalog)
+            client.schemas.get(full)
+
+
+def refuse_foreign(client: WorkspaceClient, full: str, pipeline: str, table: TableName) -> None:
+    """Raise `DestinationError` when a table of that full name is there that this pipeline has not made of `table`."""
+    from databricks.sdk.errors import NotFound  # noqa: PLC0415
+
+    with translated(f"table {full}", "grant this identity USE CATALOG, USE SCHEMA and SELECT there"):
+        try:
+            found = client.tables.get(full).properties or {}
+        except NotFound:
+            return
+    if (found.get("neon_lake.pipeline"), found.get("neon_lake.table")) != (pipeline, str(table)):
+        raise DestinationError(
+            f"{full} is there and was not written by the pipeline {pipeline} from {table}; rename it, or give the "
+            "table another name with target, or another schema."
+        )
