@@ -13,5 +13,5 @@ WITH changes AS (SELECT {OP} AS op, {LSN} AS lsn, {SEQUENCE} AS seq FROM {{table
 SELECT coalesce(sum(CASE op WHEN '{READ}' THEN 1 WHEN '{INSERT}' THEN 1 WHEN '{DELETE}' THEN -1 ELSE 0 END), 0) AS n
   FROM changes LEFT JOIN emptied ON true
  WHERE at IS NULL OR lsn > at OR (lsn = at AND seq > place)
-"""
+"""  # noqa: S608 - names of our own columns alone
 """The statement; `{table}` is the table. It is the same for every engine."""
