@@ -214,13 +214,9 @@ def _allowed(name: str) -> str:
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class DatabricksConfig(UnityConfig):
-    """Delta tables in Unity Catalog, which a SQL warehouse writes from the files that are staged on a volume.
-
-    `json`: what columns of json and jsonb land as.
-    """
+    """Delta tables in Unity Catalog, which a SQL warehouse writes from the files that are staged on a volume."""
 
     kind: Literal["databricks"]
-    json: Literal["string", "variant"] = "string"
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

@@ -227,16 +227,17 @@ def export_group() -> None:
 @export_group.command("lakeflow")
 @click.option("--to", "folder", default="lakeflow", metavar="DIR", help="Where to. Default: lakeflow.")
 @click.option("--scd", type=click.Choice(["1", "2"]), default="1", help="Rows as they are (1), or all versions (2).")
+@click.option("--variant", is_flag=True, help="Let json and jsonb land as VARIANT.")
 @click.option("--force", is_flag=True, help="Overwrite files that differ.")
 @_common
-def export_lakeflow(ctx: click.Context, folder: str, scd: str, force: bool) -> int:
+def export_lakeflow(ctx: click.Context, folder: str, scd: str, variant: bool, force: bool) -> int:
     """Write a Databricks bundle: a Lakeflow pipeline that keeps tables of its own from the staged change log."""
     run = _Run(ctx)
     config = run.config()
     # the file may be wrong for this; that is said before the source is asked
     lakeflow.of_databricks(config)
     survey = PostgresSource.of(config).survey()
-    made = lakeflow.export(config, survey.relations, survey.refused, scd=int(scd))
+    made = lakeflow.export(config, survey.relations, survey.refused, scd=int(scd), variant=variant)
     changed = write(Path(folder), made.files, force=force)
     tables = {str(name): f"{table.schema}.{table.name}" for name, table in made.tables.items()}
     left_out = {str(name): reason for name, reason in made.left_out.items()}

@@ -45,13 +45,20 @@ class Export:
 
 
 def export(
-    pipeline: Pipeline, relations: Sequence[Relation], refused: Mapping[TableName, str] | None = None, *, scd: int = 1
+    pipeline: Pipeline,
+    relations: Sequence[Relation],
+    refused: Mapping[TableName, str] | None = None,
+    *,
+    scd: int = 1,
+    variant: bool = False,
 ) -> Export:
     """The bundle of a pipeline and its tables. `refused`: tables that cannot be replicated at all, and why.
 
+    `variant`: json and jsonb land as VARIANT, else as text.
+
     Raises `ConfigError` when the lake is not on Databricks, when nothing is left, or when two tables have one name.
     """
-    destination = of_databricks(pipeline)
+    of_databricks(pipeline)
     left_out = dict(refused or {})
     chosen: list[tuple[Relation, WriteMode, str, str]] = []
     for relation in sorted(relations, key=lambda relation: relation.table):
@@ -84,7 +91,7 @@ def export(
             place=places[schema],
             schema=schema,
             name=name,
-            variant=destination.json == "variant",
+            variant=variant,
         )
     files = {LOG_FILE: log_sql(list(tables))} | {_file(table): table_sql(table) for table in tables.values()}
     schemas = {place: schema for schema, place in places.items()}

@@ -40,9 +40,9 @@ def pipeline(*tables: Table, **destination: Any) -> Pipeline:
     )
 
 
-def one(of: Relation, line: Table | None = None, *, scd: int = 1, **destination: Any) -> str:
+def one(of: Relation, line: Table | None = None, *, scd: int = 1, variant: bool = False, **destination: Any) -> str:
     """The SQL of one table."""
-    found = export(pipeline(*([line] if line else []), **destination), [of], scd=scd)
+    found = export(pipeline(*([line] if line else []), **destination), [of], scd=scd, variant=variant)
     (sql,) = [text for name, text in found.files.items() if name.startswith("src/") and name != "src/log.sql"]
     return sql
 
@@ -111,7 +111,7 @@ def test_every_change_is_a_row_without_auto_cdc() -> None:
 
 def test_json_as_variant() -> None:
     document = Column(name="doc", type="jsonb", arrow=pa.string())
-    assert "parse_json(CASE WHEN half = 1 THEN c_doc END) AS `doc`" in one(relation("t", ID, document), json="variant")
+    assert "parse_json(CASE WHEN half = 1 THEN c_doc END) AS `doc`" in one(relation("t", ID, document), variant=True)
     assert "parse_json" not in one(relation("t", ID, document))
 
 
