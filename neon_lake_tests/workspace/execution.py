@@ -120,6 +120,9 @@ class Execution:
                 # tables are described as their log has them, always
                 return pa.table({})
             case c.Vacuum():
+                if command.hours is not None and command.hours < 168:
+                    said = "Are you sure you would like to vacuum files with such a low retention period?"
+                    raise SqlFailed("DELTA_VACUUM_RETENTION_PERIOD_TOO_SHORT", said, "22003")
                 return self.engine.vacuum(relation, command.hours)
             case c.ShowProperties():
                 return self._alterations.shown(table, command.key)

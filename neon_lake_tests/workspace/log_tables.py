@@ -267,9 +267,6 @@ class LogTables(ABC):
 
     def vacuum(self, relation: Relation, hours: int | None) -> pa.Table:
         """Remove files that no version needs which is younger than so many hours."""
-        if hours is not None and hours < 168:
-            said = "Are you sure you would like to vacuum files with such a low retention period?"
-            raise SqlFailed("DELTA_VACUUM_RETENTION_PERIOD_TOO_SHORT", said, "22003")
         with self._lock:
             DeltaTable(relation.location).vacuum(retention_hours=hours, dry_run=False)
         return pa.table({"path": [relation.location]})

@@ -38,6 +38,8 @@ _SETTINGS: Final = {
     "spark.default.parallelism": "2",
     "spark.databricks.delta.snapshotPartitions": "1",
     "spark.sql.sources.parallelPartitionDiscovery.threshold": "10000",
+    # VACUUM looks at files in so many tasks
+    "spark.sql.sources.parallelPartitionDiscovery.parallelism": "1",
     "spark.sql.adaptive.enabled": "false",
     # Measured: a quarter less of the processor for a statement without code generation, and for the start without the
     # verification of classes.
