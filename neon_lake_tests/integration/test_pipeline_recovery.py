@@ -9,7 +9,6 @@ from dataclasses import replace
 import psycopg
 import pytest
 
-from neon_lake.apply.plan import nothing
 from neon_lake.change import Lsn
 from neon_lake.errors import SlotGap, SlotLost, SourceRewound
 from neon_lake.lifecycle import State
@@ -151,7 +150,7 @@ def test_a_lake_that_stands_further_on_than_another_server_is_made_anew(filled: 
     for name in (A, TableName("public", "Odd Name")):
         target = destination.target(name)
         assert target is not None
-        destination.merge(target, target.schema, nothing(target.schema), far)
+        destination.advance(target, target.schema, far)
     filled.replication.drop()
     moved = Replication.open(
         replace(filled.config, staging=replace(filled.config.staging, path=str(filled.root / "s2")))

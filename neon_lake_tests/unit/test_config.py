@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from neon_lake.config import Deletes, Pipeline
+from neon_lake.config import Deletes, DeltaConfig, Pipeline
 from neon_lake.errors import ConfigError
 from neon_lake.pipeline_file import config_path, load, parse
 from neon_lake.schema import TableName
@@ -39,6 +39,7 @@ def test_the_file_of_the_contract_is_read() -> None:
     assert pipeline.name == "shop"
     assert pipeline.source.url == ENVIRONMENT["URL"]
     assert pipeline.staging.path == "/etc/.neon_lake/staging"
+    assert isinstance(pipeline.destination, DeltaConfig)
     assert pipeline.destination.path == "/lake"
     users, events, orders = (pipeline.table(TableName("public", n)) for n in ("users", "events", "orders"))
     assert users is not None

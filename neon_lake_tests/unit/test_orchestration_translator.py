@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from neon_lake.apply.delta_types import delta_type
 from neon_lake.config import Pipeline
 from neon_lake.orchestration.assets import lake_assets, source_assets
 from neon_lake.orchestration.checks import content_checks
 from neon_lake.orchestration.names import Names
-from neon_lake.orchestration.translator import Translator, delta_type
+from neon_lake.orchestration.translator import Translator
 from neon_lake.pipeline_file import parse
 from neon_lake.schema import Column, Relation, TableName
 
