@@ -198,6 +198,23 @@ def test_a_cancelled_statement_is_cancelled(workspace: Workspace) -> None:
     assert ended.status.state is StatementState.CANCELED
 
 
+@pytest.mark.parametrize(("carry", "rows"), [(False, 0), (True, 1)])
+def test_a_cancelled_statement_may_have_happened_all_the_same(workspace: Workspace, carry: bool, rows: int) -> None:
+    table = _counter(workspace)
+    workspace.fault(do="slow_statement", ms=60_000, carry=carry, method="POST", path="statements", body="INSERT")
+    run = workspace.client().statement_execution
+    begun = run.execute_statement(
+        statement=f"INSERT INTO {table} VALUES (1)", warehouse_id=workspace.warehouse, wait_timeout="0s"
+    )
+    while (now := run.get_statement(str(begun.statement_id)).status) and now.state is StatementState.PENDING:
+        pass
+    run.cancel_execution(str(begun.statement_id))
+    ended = run.get_statement(str(begun.statement_id)).status
+    assert ended is not None
+    assert ended.state is StatementState.CANCELED
+    assert _count(workspace, table) == rows
+
+
 def test_a_rule_that_is_none_is_refused(workspace: Workspace) -> None:
     with pytest.raises(AssertionError, match="no rule"):
         workspace.fault(do="nothing")

@@ -52,7 +52,9 @@ class Rule:
     cut_upload, cut_answer: the connection ends in the middle of the body;
     expire_tokens: all fetched tokens are expired before it is looked at;
     stop_warehouse: the warehouse stops when the statement that it begins has started to run; with `carry` the engine
-    does its work all the same.
+    does its work all the same;
+    slow_statement: the statement that it begins runs for `ms` before the engine does its work, or until it is
+    cancelled; with `carry` the engine does its work then all the same.
     """
 
     do: str
@@ -129,6 +131,7 @@ class Faults:
             "cut_answer": self._cut_answer,
             "expire_tokens": self._expire_tokens,
             "stop_warehouse": self._stop_warehouse,
+            "slow_statement": self._slow_statement,
         }
 
     def routes(self) -> list[Route]:
@@ -145,6 +148,7 @@ class Faults:
         """No rules, and no requests seen. What was held back is never carried out."""
         self._rules, self._held = [], []
         self._seen.clear()
+        self._statements.forget()
 
     async def _add(self, request: Request) -> Response:
         known = {each.name for each in fields(Rule)}
@@ -302,6 +306,10 @@ class Faults:
 
     async def _stop_warehouse(self, rule: Rule, call: _Call) -> None:
         self._statements.stop_next(carry=bool(rule.carry))
+        await self._carry(call, call.send)
+
+    async def _slow_statement(self, rule: Rule, call: _Call) -> None:
+        self._statements.slow_next(rule.ms / 1000, carry=bool(rule.carry))
         await self._carry(call, call.send)
 
 

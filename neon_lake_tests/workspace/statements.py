@@ -26,6 +26,7 @@ TERMINAL = frozenset({"SUCCEEDED", "FAILED", "CANCELED", "CLOSED"})
 class Statement:
     """A statement. `error` is the code and the message of one that failed; `table` the rows of one that succeeded.
 
+    `ended` and `over` say in the event loop, and in other threads, that it is over.
     `arrow`, `links` and `limit` say how its rows are wanted; `result` has them so, once somebody asked for them.
     """
 
@@ -39,6 +40,7 @@ class Statement:
     error: tuple[str, str] | None = None
     table: pa.Table | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    over: threading.Event = field(default_factory=threading.Event)
 
 
 class Statements:
@@ -51,6 +53,7 @@ class Statements:
         self._statements: dict[str, Statement] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stop_next: bool | None = None
+        self._slow_next: tuple[float, bool] | None = None
 
     def get(self, id: str) -> Statement:  # noqa: A002 - as the interface calls it
         """The statement of this id."""
@@ -93,6 +96,9 @@ class Statements:
             stopped.wait()
         if stop is False:
             return
+        slow, self._slow_next = self._slow_next, None
+        if slow is not None and statement.over.wait(slow[0]) and not slow[1]:
+            return
         try:
             table = work()
         except SqlFailed as exc:
@@ -116,6 +122,7 @@ class Statements:
             if statement.state in TERMINAL:
                 return
             statement.error, statement.table, statement.state = error, table, state
+        statement.over.set()
         loop.call_soon_threadsafe(statement.ended.set)
 
     def cancel(self, statement: Statement) -> None:
@@ -140,6 +147,17 @@ class Statements:
     def stop_next(self, *, carry: bool) -> None:
         """Stop the warehouse as soon as the next statement runs; with `carry`, that is done all the same."""
         self._stop_next = carry
+
+    def slow_next(self, seconds: float, *, carry: bool) -> None:
+        """Have the next statement run for so long before the engine does its work, or until it is cancelled.
+
+        With `carry`, the engine does its work then all the same.
+        """
+        self._slow_next = (seconds, carry)
+
+    def forget(self) -> None:
+        """Nothing happens to the next statement."""
+        self._stop_next = self._slow_next = None
 
     def close(self) -> None:
         """Wait for nothing any more."""
