@@ -6,21 +6,29 @@ Source: https://docs.databricks.com/dev-tools/auth
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from neon_lake.config import UnityConfig
-from neon_lake.errors import ConfigError, DestinationError, DestinationUnavailable
+from neon_lake.errors import ConfigError, DestinationUnavailable
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
+
+_T = TypeVar("_T")
 
 HTTP_SECONDS: Final = 60
 """How long one answer is waited for; a statement is waited for in shorter pieces."""
 
 RETRY_SECONDS: Final = 300
 """For how long the SDK sends a request again that was refused for the moment, or whose connection was cut."""
+
+ATTEMPTS: Final = 4
+"""How often a request is sent that the workspace answers with an error of its own, or with half of an answer."""
+_FIRST_PAUSE: Final = 0.1
+_INVALID_TOKEN: Final = re.compile(r"(?i)invalid (access )?token|token (is |has )?(expired|invalid)|expired token")
+"""What is said of a token that is not accepted: some workspaces refuse it with 403, as they refuse a missing grant."""
 
 
 def connect(config: UnityConfig) -> WorkspaceClient:
@@ -66,11 +74,54 @@ def _credentials(config: UnityConfig) -> dict[str, Any]:
     return {"profile": config.profile} if config.profile is not None else {}
 
 
+def asked(client: WorkspaceClient, action: Callable[[], _T]) -> _T:
+    """Carry out a request that may be carried out twice; again when the workspace fails by itself.
+
+    What is refused for the moment, the SDK sends again already. A token that is refused before its time is fetched
+    anew, once; one that a person gave cannot be. Raises what the SDK raises.
+    """
+    from databricks.sdk.errors.base import DatabricksError  # noqa: PLC0415 - see `connect`
+    from requests import RequestException  # noqa: PLC0415
+
+    renewable, attempt = client.config.auth_type != "pat", 0
+    while True:
+        try:
+            return action()
+        except (DatabricksError, RequestException, ValueError) as exc:
+            if renewable and unauthenticated(exc):
+                renewable = False
+                client.config.init_auth()  # type: ignore[no-untyped-call]
+                continue
+            attempt += 1
+            if attempt == ATTEMPTS or not _passing(exc):
+                raise
+        client.config.clock.sleep(_FIRST_PAUSE * (1 << attempt))
+
+
+def unauthenticated(exc: Exception) -> bool:
+    """Whether the credentials were not accepted."""
+    from databricks.sdk import errors  # noqa: PLC0415 - see `connect`
+
+    refused = isinstance(exc, errors.PermissionDenied) and _INVALID_TOKEN.search(str(exc)) is not None
+    return refused or isinstance(exc, errors.Unauthenticated)
+
+
+def _passing(exc: Exception) -> bool:
+    """Whether an error is the workspace's own, or the network's, and not what it says of the request."""
+    from databricks.sdk import errors  # noqa: PLC0415 - see `connect`
+    from databricks.sdk.errors.base import DatabricksError  # noqa: PLC0415
+
+    if not isinstance(exc, DatabricksError):
+        return True
+    # the class itself stands for what the SDK has no class for, such as the 502 of a proxy
+    return type(exc) is DatabricksError or isinstance(exc, (errors.InternalError, errors.DeadlineExceeded))
+
+
 @contextmanager
 def translated(what: str, remedy: str) -> Iterator[None]:
     """Turn what the SDK raises into sentences on `what`; `remedy` says what to do when access to it is refused.
 
-    Raises `DestinationUnavailable` for what is not the table's own fault, and `DestinationError`.
+    Raises `DestinationUnavailable`: none of it is the fault of a table.
     """
     from databricks.sdk import errors  # noqa: PLC0415 - see `connect`
     from databricks.sdk.errors.base import DatabricksError  # noqa: PLC0415
@@ -78,14 +129,14 @@ def translated(what: str, remedy: str) -> Iterator[None]:
 
     try:
         yield
-    except errors.Unauthenticated as exc:
-        raise DestinationUnavailable(
-            f"Databricks does not accept the credentials for {what}; renew the token or the secret."
-        ) from exc
-    except errors.PermissionDenied as exc:
+    except (errors.Unauthenticated, errors.PermissionDenied) as exc:
+        if unauthenticated(exc):
+            raise DestinationUnavailable(
+                f"Databricks does not accept the credentials for {what}; renew the token or the secret."
+            ) from exc
         raise DestinationUnavailable(f"Databricks refuses access to {what}; {remedy}.") from exc
     except errors.NotFound as exc:
-        raise DestinationError(f"Databricks has no {what} ({brief(exc)}); {remedy}.") from exc
+        raise DestinationUnavailable(f"Databricks has no {what} ({brief(exc)}); {remedy}.") from exc
     except (DatabricksError, RequestException, TimeoutError, ValueError) as exc:
         raise DestinationUnavailable(
             f"Databricks does not answer for {what} ({brief(exc)}); run this again, and look at the workspace's status "

@@ -7,7 +7,6 @@ Source: https://docs.databricks.com/api/workspace/files
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, TypeVar, cas
 from urllib.parse import quote
 
 from neon_lake.errors import StagingUnavailable
-from neon_lake.workspace.connection import RETRY_SECONDS, brief
+from neon_lake.workspace.connection import RETRY_SECONDS, brief, unauthenticated
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
@@ -34,8 +33,6 @@ _LONGEST_PAUSE: Final = 10.0
 _CHUNK: Final = 1 << 20
 _RACES: Final = 100
 """How often a folder may vanish before a file is put in it: whoever removes its last file removes it too."""
-_INVALID_TOKEN: Final = re.compile(r"(?i)invalid (access )?token|token (is |has )?(expired|invalid)|expired token")
-"""What is said of a token that is not accepted: some workspaces refuse it with 403, as they refuse a missing grant."""
 
 
 class VolumeUnavailable(StagingUnavailable):
@@ -254,7 +251,7 @@ class VolumeFiles:
                 if kind in expected:
                     raise kind from exc
                 wait = _wait(exc, attempt)
-                if renewable and _unauthenticated(exc):
+                if renewable and unauthenticated(exc):
                     wait, renewable = self._renewed(), False
                 if wait is None or self._clock.time() - began + wait > self._patience:
                     raise VolumeUnavailable(_sentence(path, exc)) from exc
@@ -314,13 +311,6 @@ def _kind(exc: Exception) -> type[_Answer]:
     return next((kind for error, kind in kinds.items() if isinstance(exc, error)), _Answer)
 
 
-def _unauthenticated(exc: Exception) -> bool:
-    from databricks.sdk import errors  # noqa: PLC0415 - see `connection.connect`
-
-    refused = isinstance(exc, errors.PermissionDenied) and _INVALID_TOKEN.search(str(exc)) is not None
-    return refused or isinstance(exc, errors.Unauthenticated)
-
-
 def _wait(exc: Exception, attempt: int) -> float | None:
     """Seconds to wait before the next attempt; None when it would not help, or the SDK has tried for long enough."""
     from databricks.sdk import errors  # noqa: PLC0415 - see `connection.connect`
@@ -352,7 +342,7 @@ def _sentence(path: str, exc: Exception) -> str:
         f"USE CATALOG on {catalog}, USE SCHEMA on {catalog}.{schema}, and READ VOLUME and WRITE VOLUME on "
         f"{catalog}.{schema}.{volume}"
     )
-    if _unauthenticated(exc):
+    if unauthenticated(exc):
         return f"Databricks does not accept the credentials for {path}; renew the token or the secret."
     if isinstance(exc, errors.PermissionDenied):
         return f"Databricks refuses access to {path}; grant this identity {grants}."

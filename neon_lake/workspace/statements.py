@@ -14,16 +14,19 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import pyarrow as pa
 
-from neon_lake.errors import ConfigError, DestinationError, DestinationUnavailable
-from neon_lake.workspace.connection import brief, translated
+from neon_lake.errors import DestinationError, DestinationUnavailable
+from neon_lake.workspace.connection import asked, brief, translated
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
-    from databricks.sdk.service.sql import StatementResponse
+    from databricks.sdk.service.sql import ResultData, StatementResponse
+
+_T = TypeVar("_T")
 
 WAIT: Final = "10s"
 """How long the request that starts a statement waits for its end."""
@@ -107,10 +110,7 @@ class Warehouse:
             data += result.data_array or []
             if result.next_chunk_index is None:
                 break
-            with self._translated():
-                result = self._client.statement_execution.get_statement_result_chunk_n(
-                    str(response.statement_id), result.next_chunk_index
-                )
+            result = self._chunk(str(response.statement_id), result.next_chunk_index)
         arrays = [pa.array([row[place] for row in data], pa.string()) for place in range(len(names))]
         return pa.table(arrays, names=names) if names else pa.table({})
 
@@ -123,8 +123,11 @@ class Warehouse:
             yield from pa.ipc.open_stream(self._fetched(statement, link.chunk_index or 0, str(link.external_link)))
             if link.next_chunk_index is None:
                 return
-            with self._translated():
-                result = self._client.statement_execution.get_statement_result_chunk_n(statement, link.next_chunk_index)
+            result = self._chunk(statement, link.next_chunk_index)
+
+    def _chunk(self, statement: str, chunk: int) -> ResultData:
+        execution = self._client.statement_execution
+        return self._asked(lambda: execution.get_statement_result_chunk_n(statement, chunk))
 
     def _fetched(self, statement: str, chunk: int, url: str) -> bytes:
         """The bytes behind a link, which lives for some minutes and wants no credentials; a dead one is asked anew."""
@@ -136,8 +139,7 @@ class Warehouse:
                 if answer.ok:
                     return answer.content
             time.sleep(min(0.2 * 2**attempt, 2.0))
-            with self._translated():
-                anew = self._client.statement_execution.get_statement_result_chunk_n(statement, chunk)
+            anew = self._chunk(statement, chunk)
             url = str((anew.external_links or [])[0].external_link)
         raise DestinationUnavailable(f"A result of the statement {statement} cannot be fetched; run this again.")
 
@@ -183,8 +185,8 @@ class Warehouse:
                 while response.status and _name(response.status.state) in ("PENDING", "RUNNING"):
                     time.sleep(pause)
                     pause = min(pause * 1.5, POLL_SECONDS[1])
-                    with self._translated():
-                        response = self._client.statement_execution.get_statement(str(response.statement_id))
+                    statement = str(response.statement_id)
+                    response = self._asked(partial(self._client.statement_execution.get_statement, statement))
             except BaseException:
                 self._cancel(response, sent)
                 raise
@@ -195,8 +197,8 @@ class Warehouse:
     def _send(self, sql: str, *, arrow: bool) -> StatementResponse:
         from databricks.sdk.service import sql as api  # noqa: PLC0415 - see `connect`
 
-        with self._translated():
-            return self._client.statement_execution.execute_statement(
+        return self._asked(
+            lambda: self._client.statement_execution.execute_statement(
                 statement=sql,
                 warehouse_id=self.id,
                 wait_timeout=WAIT,
@@ -204,6 +206,7 @@ class Warehouse:
                 disposition=api.Disposition.EXTERNAL_LINKS if arrow else api.Disposition.INLINE,
                 format=api.Format.ARROW_STREAM if arrow else api.Format.JSON_ARRAY,
             )
+        )
 
     def _cancel(self, response: StatementResponse | None, sent: Future[StatementResponse]) -> None:
         with suppress(Exception):
@@ -218,13 +221,14 @@ class Warehouse:
         began, pause, told = time.monotonic(), POLL_SECONDS[0], False
         while (state := self._state()) != "RUNNING":
             if state in ("DELETED", "DELETING"):
-                raise ConfigError(f"The warehouse {self.id} is deleted; name another one as destination.warehouse.")
+                raise DestinationUnavailable(
+                    f"The warehouse {self.id} is deleted; name another one as destination.warehouse."
+                )
             if not told:
                 self._notice(f"the SQL warehouse {self.id} is {state.lower()}: it is started")
                 told = True
             if state == "STOPPED":
-                with self._translated():
-                    self._client.warehouses.start(self.id)
+                self._asked(lambda: self._client.warehouses.start(self.id))
             if time.monotonic() - began > START_SECONDS:
                 raise DestinationUnavailable(
                     f"The warehouse {self.id} is {state.lower()} since {START_SECONDS / 60:.0f} minutes; look at its "
@@ -239,14 +243,12 @@ class Warehouse:
         self._awake = True
 
     def _state(self) -> str:
-        with self._translated():
-            return _name(self._client.warehouses.get(self.id).state)
+        return _name(self._asked(lambda: self._client.warehouses.get(self.id)).state)
 
-    def _translated(self) -> Any:
-        return translated(
-            f"the SQL warehouse {self.id}",
-            "name one as destination.warehouse that there is, and grant this identity CAN USE on it",
-        )
+    def _asked(self, action: Callable[[], _T]) -> _T:
+        remedy = "name one as destination.warehouse that there is, and grant this identity CAN USE on it"
+        with translated(f"the SQL warehouse {self.id}", remedy):
+            return asked(self._client, action)
 
 
 def _name(state: Any) -> str:

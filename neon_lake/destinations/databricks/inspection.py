@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from neon_lake.config import UnityConfig
 from neon_lake.errors import DestinationError, Finding
-from neon_lake.workspace.connection import translated
+from neon_lake.workspace.connection import asked, translated
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
@@ -54,7 +54,7 @@ class Inspection:
         for what, remedy, look in steps:
             try:
                 with translated(what, remedy):
-                    look()
+                    asked(client, look)
             except DestinationError as exc:
                 return [*found, Finding(subject="destination", detail=what, problem=str(exc))]
             found.append(Finding(subject="destination", detail=f"{what} is there"))

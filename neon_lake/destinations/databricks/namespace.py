@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from neon_lake.errors import DestinationError
 from neon_lake.schema import TableName
-from neon_lake.workspace.connection import translated
+from neon_lake.workspace.connection import asked, translated
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
@@ -23,12 +23,12 @@ def make_schema(client: WorkspaceClient, catalog: str, schema: str) -> None:
     full = f"{catalog}.{schema}"
     with translated(f"schema {full}", f"grant this identity USE SCHEMA on it, or CREATE SCHEMA on {catalog}"):
         try:
-            client.schemas.get(full)
+            asked(client, lambda: client.schemas.get(full))
         except NotFound:
             # another run may make it at the same time
             with suppress(AlreadyExists, BadRequest):
-                client.schemas.create(name=schema, catalog_name=catalog)
-            client.schemas.get(full)
+                asked(client, lambda: client.schemas.create(name=schema, catalog_name=catalog))
+            asked(client, lambda: client.schemas.get(full))
 
 
 def refuse_foreign(client: WorkspaceClient, full: str, pipeline: str, table: TableName) -> None:
@@ -37,7 +37,7 @@ def refuse_foreign(client: WorkspaceClient, full: str, pipeline: str, table: Tab
 
     with translated(f"table {full}", "grant this identity USE CATALOG, USE SCHEMA and SELECT there"):
         try:
-            found = client.tables.get(full).properties or {}
+            found = asked(client, lambda: client.tables.get(full)).properties or {}
         except NotFound:
             return
     if (found.get("neon_lake.pipeline"), found.get("neon_lake.table")) != (pipeline, str(table)):
