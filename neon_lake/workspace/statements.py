@@ -86,6 +86,7 @@ class Warehouse:
         self, client: WorkspaceClient, warehouse: str, *, label: str, notice: Callable[[str], None] = lambda _: None
     ) -> None:
         self._client, self.id, self._label, self._notice = client, warehouse, label, notice
+        self._clock = client.config.clock
         self.usage = Usage()
         self._awake = False
 
@@ -138,7 +139,7 @@ class Warehouse:
                 answer = requests.get(url, timeout=60)
                 if answer.ok:
                     return answer.content
-            time.sleep(min(0.2 * 2**attempt, 2.0))
+            self._clock.sleep(min(0.2 * 2**attempt, 2.0))
             anew = self._chunk(statement, chunk)
             url = str((anew.external_links or [])[0].external_link)
         raise DestinationUnavailable(f"A result of the statement {statement} cannot be fetched; run this again.")
@@ -163,7 +164,7 @@ class Warehouse:
                 break
             self._awake = False
             self._notice(f"{about}: the statement {response.statement_id} ended with {code}, and is sent again")
-            time.sleep(min(0.2 * 4**attempt, 10.0))
+            self._clock.sleep(min(0.2 * 4**attempt, 10.0))
         sentence = (
             f"The statement {response.statement_id} for {about} failed on the warehouse {self.id} "
             f"({brief_message(said)}); its page in Databricks' query history says more."
@@ -218,7 +219,7 @@ class Warehouse:
     def _ensure_running(self) -> None:
         if self._awake:
             return
-        began, pause, told = time.monotonic(), POLL_SECONDS[0], False
+        began, pause, told = self._clock.time(), POLL_SECONDS[0], False
         while (state := self._state()) != "RUNNING":
             if state in ("DELETED", "DELETING"):
                 raise DestinationUnavailable(
@@ -229,15 +230,15 @@ class Warehouse:
                 told = True
             if state == "STOPPED":
                 self._asked(lambda: self._client.warehouses.start(self.id))
-            if time.monotonic() - began > START_SECONDS:
+            if self._clock.time() - began > START_SECONDS:
                 raise DestinationUnavailable(
                     f"The warehouse {self.id} is {state.lower()} since {START_SECONDS / 60:.0f} minutes; look at its "
                     "page in Databricks, then run this again."
                 )
-            time.sleep(pause)
+            self._clock.sleep(pause)
             pause = min(pause * 1.5, POLL_SECONDS[1])
         if told:
-            seconds = time.monotonic() - began
+            seconds = self._clock.time() - began
             self._notice(f"the SQL warehouse {self.id} runs after {seconds:.0f} s")
             self.usage += Usage(starting=seconds)
         self._awake = True
