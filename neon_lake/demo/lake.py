@@ -48,6 +48,10 @@ class Lake(Protocol):
     def where(self) -> str:
         """The place, in words."""
 
+    @property
+    def patience(self) -> float:
+        """Seconds that any one step of the demonstration may take with it, on a slow machine too."""
+
     def landed(self, tables: Collection[TableName]) -> int:
         """How many of the tables are there."""
 
@@ -58,6 +62,7 @@ class LocalLake:
 
     root: Path
     kind: str = KINDS[0]
+    patience: float = 120.0
 
     @property
     def path(self) -> Path:
@@ -91,6 +96,8 @@ class UnityLake:
     """
 
     kind: Final = KINDS[1]
+    # A warehouse takes seconds for every statement, and minutes to start.
+    patience: Final = 600.0
 
     def __init__(self, environment: Mapping[str, str], *, notice: Callable[[str], None] = lambda _: None) -> None:
         missing = [f"{name} ({what})" for name, what in _NEEDED.items() if not environment.get(name)]
