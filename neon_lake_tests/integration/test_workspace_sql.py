@@ -55,7 +55,7 @@ def _read(workspace: Workspace, table: str) -> list[dict[str, Any]]:
 
 def test_rows_come_and_change(workspace: Workspace) -> None:
     volume, table = _upload(workspace), _orders(workspace)
-    inserted = workspace.statement(f"INSERT INTO {table} (id, v) SELECT * FROM parquet.`{volume}/rows.parquet`")
+    inserted = workspace.statement(f"INSERT INTO {table} (ID, v) SELECT * FROM parquet.`{volume}/rows.parquet`")
     assert [column["name"] for column in inserted["manifest"]["schema"]["columns"]] == [
         "num_affected_rows",
         "num_inserted_rows",
