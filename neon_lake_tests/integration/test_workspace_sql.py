@@ -12,6 +12,9 @@ from deltalake import DeltaTable, QueryBuilder, write_deltalake
 
 from neon_lake_tests.fixtures.workspaces import Workspace
 
+# Spark starts within the first of them
+pytestmark = pytest.mark.timeout(300)
+
 PROPERTIES = (
     "'neon_lake.pipeline' = 'shop', 'delta.enableDeletionVectors' = 'true', 'delta.columnMapping.mode' = 'name'"
 )
