@@ -17,20 +17,17 @@ from neon_lake.apply.staged import StagedChanges, StagedFile, StagedSnapshot, re
 from neon_lake.change import LSN, Lsn
 from neon_lake.config import Table, WriteMode
 from neon_lake.destinations.base import Target, Warehouse
-from neon_lake.errors import ResyncNeeded
 from neon_lake.pipeline.parts import Parts
 from neon_lake.pipeline.portions import check_follows, joined, within
 from neon_lake.pipeline.writing import Step
 from neon_lake.schema import Relation
 from neon_lake.staging import segment as segments
+from neon_lake.staging.log import RESOLVED
 from neon_lake.staging.manifest import Manifest, SnapshotManifest
 from neon_lake.staging.segment import Counts, Segment, Summary
 
 FILES: Final = 500
 """Files that one statement reads, at most; but a manifest is not divided."""
-
-RESOLVED: Final = "resolved"
-"""Folder in staging for batches that were worked over here; each is removed when it is applied."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,11 +231,7 @@ class WarehouseWriter:
         check_follows(target, [piece.relation for piece in batch.pieces])
         if batch.tangled:
             staged, worked_over = self._resolved(target, batch, staged, start)
-        incomplete = 0
-        try:
-            target = self._warehouse.repair(target, staged, until)
-        except ResyncNeeded:
-            incomplete = 1
+        target = self._warehouse.repair(target, staged, until)
         if worked_over is not None:
             self._parts.log.storage.delete([worked_over])
         return Step(
@@ -246,7 +239,6 @@ class WarehouseWriter:
             hours=batch.hours,
             last_commit_at=batch.last_commit_at,
             first=start,
-            incomplete=incomplete,
         )
 
 

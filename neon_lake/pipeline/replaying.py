@@ -7,7 +7,7 @@ from datetime import datetime
 
 from neon_lake.change import OP, ROW_ID, Lsn
 from neon_lake.destinations.base import Target
-from neon_lake.errors import ConfigError, DestinationConflict
+from neon_lake.errors import ConfigError, DestinationConflict, ResyncNeeded
 from neon_lake.pipeline.applying import summed
 from neon_lake.pipeline.parts import Parts
 from neon_lake.pipeline.results import TableResult
@@ -43,7 +43,10 @@ def replay(
     stored = parts.log.snapshot_position(table)
     # a snapshot holds also what no change carried (a column's default): nothing older may be put over it
     fence = stored if stored is not None and stored <= target.watermark else Lsn(0)
-    done = writer.replay(target, parts.settings(table), manifests, fence=fence, since=since, until=until)
+    try:
+        done = writer.replay(target, parts.settings(table), manifests, fence=fence, since=since, until=until)
+    except ResyncNeeded as exc:
+        return replace(before, error=f"{str(exc).removesuffix('.')}; run neon-lake resync {table}.")
     if done is None:
         return replace(before, version=target.version)
     lacking = f"{done.incomplete} rows of {table} cannot be made whole from the log; run neon-lake resync {table}."

@@ -28,6 +28,8 @@ from neon_lake.staging.writer import SegmentWriter
 MANIFESTS: Final = "manifests"
 BATCHES: Final = "batches"
 SNAPSHOTS: Final = "snapshots"
+RESOLVED: Final = "resolved"
+"""Folder for batches that were worked over before they were applied; each file goes when that is done."""
 MARKS: Final = "marks"
 ORIGIN: Final = Lsn(0)
 UNKNOWN: Final = Lsn((1 << 64) - 1)
@@ -307,7 +309,7 @@ class ChangeLog:
 
     def segment_files(self) -> Iterator[Entry]:
         """Every file of changes or snapshot rows, whether or not a manifest names it."""
-        for folder in (BATCHES, SNAPSHOTS):
+        for folder in (BATCHES, SNAPSHOTS, RESOLVED):
             yield from (entry for entry in self.storage.list(folder) if entry.path.endswith(".parquet"))
 
     def remove(self, choice: Expiry, now: datetime) -> int:

@@ -246,13 +246,15 @@ CASES = {
     ),
     "a drop": Case(command=("drop",), before=changed, failpoints=("drop.slot-dropped",)),
 }
-# these take a server that throws WAL away
+# this takes a server that throws WAL away
 ELSEWHERE = {"resync.slot-dropped"}
+# these take a warehouse: test_databricks_crashes.py
+OF_WAREHOUSES = ("ledger.", "load.")
 
 
 def test_every_failpoint_is_tried() -> None:
     tried = {failpoint.partition(":")[0] for case in CASES.values() for failpoint in case.failpoints}
-    assert tried | ELSEWHERE == FAILPOINTS
+    assert tried | ELSEWHERE == {name for name in FAILPOINTS if not name.startswith(OF_WAREHOUSES)}
 
 
 @pytest.mark.parametrize(

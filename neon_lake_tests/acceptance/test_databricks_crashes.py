@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from neon_lake.failpoints import FAILPOINTS
+from neon_lake.schema import TableName
 from neon_lake.workspace import statements
 from neon_lake_tests.fixtures.databricks import DatabricksLab
 from neon_lake_tests.fixtures.judging import MODES, NAMES, assert_whole, changed, filled
@@ -39,9 +41,9 @@ class Forgetful(DatabricksLab):
         return super().text().replace("/lab}", "/lab, retention_days: 0}")
 
 
-def killed(lab: DatabricksLab, *command: str, at: str) -> None:
+def killed(lab: DatabricksLab, *command: str, at: str, **environment: str) -> None:
     """Carry out a command in a process that dies at the failpoint."""
-    ended = run(lab, *command, **lab.environment, NEON_LAKE_FAILPOINT=at)
+    ended = run(lab, *command, **lab.environment, NEON_LAKE_FAILPOINT=at, **environment)
     assert ended.returncode == -signal.SIGKILL, (at, ended.said)
 
 
@@ -60,17 +62,17 @@ def assert_healed(lab: DatabricksLab) -> None:
     assert lab.statements()[before:] == []
 
 
-@pytest.mark.parametrize(
-    "failpoint",
-    [
-        "snapshot.published:2",
-        "manifest.unnamed:5",
-        "ledger.begun",
-        "apply.before-commit:2",
-        "apply.after-commit",
-        "ledger.finished:2",
-    ],
+FIRST = (
+    "snapshot.published:2",
+    "manifest.unnamed:5",
+    "ledger.begun",
+    "apply.before-commit:2",
+    "apply.after-commit",
+    "ledger.finished:2",
 )
+
+
+@pytest.mark.parametrize("failpoint", FIRST)
 def test_a_first_sync_that_dies_is_finished(lab: DatabricksLab, failpoint: str) -> None:
     killed(lab, "sync", at=failpoint)
     changed(lab, 1)
@@ -161,14 +163,66 @@ def test_a_resync_that_dies_is_finished(lab: DatabricksLab) -> None:
     assert_healed(lab)
 
 
-@pytest.mark.parametrize("failpoint", ["ledger.begun", "apply.before-commit", "apply.after-commit", "ledger.finished"])
-def test_a_replay_that_dies_stands_in_nobodys_way(lab: DatabricksLab, failpoint: str) -> None:
+LOADING = ("load.side-made", "load.group-loaded", "load.group-loaded:2", "load.made")
+
+
+def test_every_failpoint_of_a_warehouse_is_tried() -> None:
+    tried = {failpoint.partition(":")[0] for failpoint in (*FIRST, *LATER, *LOADING)}
+    assert {name for name in FAILPOINTS if name.startswith(("ledger.", "load."))} <= tried
+
+
+@pytest.mark.timeout(300)
+def test_a_load_in_groups_that_dies_is_finished(lab: DatabricksLab) -> None:
+    lab.database.execute("CREATE TABLE long (id int PRIMARY KEY, v text)")
+    for round_, failpoint in enumerate(LOADING, 1):
+        lab.database.execute(f"INSERT INTO long SELECT g, 'v' FROM generate_series({round_}000, {round_}399) g")
+        command = ("sync",) if round_ == 1 else ("resync", "public.long")
+        killed(lab, *command, at=failpoint, NEON_LAKE_TEST_SMALL_LOADS="1")
+        before = len(lab.statements())
+        ended = run(lab, "sync", **lab.environment, NEON_LAKE_TEST_SMALL_LOADS="1")
+        assert ended.returncode == 0, ended.said
+        lab.assert_equal("public.long")
+        loaded = [each for each in lab.statements()[before:] if "INSERT INTO" in each and "__neon_lake_" in each]
+        assert len(loaded) >= 2
+    lab.database.execute("DROP TABLE long")
+    assert_healed(lab)
+    tables = lab.workspace.sql(f"SHOW TABLES IN {lab.workspace.catalog}.public")
+    assert [row[1] for row in tables if "neon_lake" in str(row[1])] == []
+
+
+@pytest.mark.parametrize(
+    ("failpoint", "foreign"),
+    [
+        ("ledger.begun", True),
+        ("apply.before-commit", False),
+        ("apply.after-commit", True),
+        ("ledger.finished", False),
+    ],
+)
+def test_a_replay_that_dies_stands_in_nobodys_way(lab: DatabricksLab, failpoint: str, foreign: bool) -> None:
     synced(lab)
     changed(lab, 1)
     synced(lab)
     begin = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
-    lab.workspace.sql(f"UPDATE {lab.full_name('public.keyed')} SET v = 'wrong' WHERE v = 'r1'")
+    if foreign:
+        lab.workspace.sql(f"UPDATE {lab.full_name('public.keyed')} SET v = 'wrong' WHERE v = 'r1'")
     killed(lab, "replay", "public.keyed", "--from", begin, at=failpoint)
+    changed(lab, 2)
+    assert_healed(lab)
+
+
+def test_a_replay_of_what_others_have_changed_asks_for_a_resync(lab: DatabricksLab) -> None:
+    synced(lab)
+    changed(lab, 1)
+    synced(lab)
+    begin = datetime.now(UTC) - timedelta(hours=1)
+    lab.workspace.sql(f"UPDATE {lab.full_name('public.keyed')} SET v = 'wrong' WHERE v = 'r1'")
+    said = lab.opened().replay(TableName.parse("public.keyed"), begin).error
+    assert said is not None
+    assert "was changed by somebody else: UPDATE (version" in said
+    assert said.endswith("run neon-lake resync public.keyed.")
+    # the keys of the log have their rows again; that no other row is wrong is known once there is a snapshot
+    lab.assert_equal("public.keyed")
     changed(lab, 2)
     assert_healed(lab)
 

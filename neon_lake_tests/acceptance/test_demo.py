@@ -13,6 +13,7 @@ from deltalake.exceptions import CommitFailedError
 from neon_lake.demo import run
 from neon_lake.demo.run import Size, run_demo
 from neon_lake.demo.shop import TABLES
+from neon_lake_tests.fixtures.workspaces import Workspace
 
 SMALL = Size(scale=0.02, rate=80, batches=1)
 
@@ -64,6 +65,30 @@ def test_every_table_is_equal_while_the_workload_goes_on(capsys: pytest.CaptureF
         "Comparing",
     )
     assert all(f"✓ {step}" in said.err for step in steps)
+
+
+@pytest.mark.timeout(1200)  # the same machine has the warehouse too
+def test_every_table_is_equal_in_a_databricks_workspace(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABRICKS_HOST", workspace.host)
+    monkeypatch.setenv("DATABRICKS_TOKEN", workspace.token)
+    monkeypatch.setenv("DATABRICKS_WAREHOUSE_ID", workspace.warehouse)
+    monkeypatch.setenv("NEON_LAKE_DEMO_CATALOG", workspace.catalog)
+    size = Size(scale=0.02, rate=10, batches=1)
+    assert run_demo(ui=False, as_json=True, size=size, destination="databricks") == 0
+    said = capsys.readouterr()
+    document = json.loads(said.out)
+    assert document["destination"] == "databricks"
+    assert set(document["tables"]) == {f"public.{table}" for table in TABLES}
+    for name, table in document["tables"].items():
+        assert table["counts_equal"] is True, name
+        assert table["content_equal"] is True, name
+        assert table["source_rows"] == table["lake_rows"] > 0, name
+        assert table["inserts"] + table["updates"] + table["deletes"] > 0, name
+    assert "✓ Databricks" in said.err
+    assert workspace.token not in said.out + said.err
+    assert [s.name for s in workspace.client().schemas.list(workspace.catalog)] == ["default"]
 
 
 def test_a_lake_that_was_changed_behind_its_back_is_a_failure_that_names_the_tables(

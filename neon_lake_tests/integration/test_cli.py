@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -94,7 +96,16 @@ def test_a_broken_pipeline_shows_in_the_exit_code_of_status(lab: Lab, file: Path
 
 
 def test_every_command_explains_itself() -> None:
-    for name in commands.commands:
-        result = CliRunner().invoke(commands, [name, "--help"])
+    for path in paths(commands):
+        result = CliRunner().invoke(commands, [*path, "--help"])
         assert result.exit_code == 0
         assert "--json" in result.output
+
+
+def paths(group: click.Group) -> Iterator[tuple[str, ...]]:
+    """The words that lead to each command, past the groups."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from ((name, *rest) for rest in paths(command))
+        else:
+            yield (name,)

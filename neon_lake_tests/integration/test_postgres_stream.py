@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from itertools import dropwhile
 
 import pytest
 
@@ -17,7 +18,8 @@ def test_a_large_transaction_comes_in_pieces_and_ends_at_its_commit(
 ) -> None:
     monkeypatch.setattr(reader, "CHUNK_FRAMES", 100)
     database.execute("INSERT INTO orders SELECT g, 'x', 'y' FROM generate_series(1000, 5999) AS g")
-    pieces = orders.pieces()
+    # the server may say how far it is before it sends anything
+    pieces = list(dropwhile(lambda piece: not piece.changes, orders.pieces()))
     assert len(pieces) > 10
     assert [piece.committed is None for piece in pieces[:10]] == [True] * 10
     assert pieces[-1].committed is not None

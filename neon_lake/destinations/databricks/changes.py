@@ -205,25 +205,31 @@ class Query:
 
     def versions(self) -> str:
         """The rows that come (sign 1) and go (sign -1): sign, lsn, seq, at, rescued, `c<i>`."""
-        new = ", ".join(f"c{place}" for place in range(len(self.columns)))
-        old = ", ".join(f"o{place} AS c{place}" for place in range(len(self.columns)))
+        new, old = self._new_and_old()
         return (
-            f"SELECT CASE WHEN op = {text(DELETE)} THEN -1 ELSE 1 END AS sign, lsn, seq, at, rescued, {new} FROM raw "
+            f"SELECT CASE WHEN op = {text(DELETE)} THEN -1 ELSE 1 END AS sign, lsn, seq, at, {new} FROM raw "
             f"WHERE (op IN ({text(INSERT)}, {text(DELETE)}) OR moved) AND {self._behind()} "
-            f"UNION ALL SELECT -1 AS sign, lsn, seq, at, orescued AS rescued, {old} FROM raw "
+            f"UNION ALL SELECT -1 AS sign, lsn, seq, at, {old} FROM raw "
             f"WHERE moved AND {self._behind()}"
+        )
+
+    def _new_and_old(self) -> tuple[str, str]:
+        """What is selected as the row after a change, and before it. A table may be without columns."""
+        places = range(len(self.columns))
+        return (
+            ", ".join(["rescued", *(f"c{place}" for place in places)]),
+            ", ".join(["orescued AS rescued", *(f"o{place} AS c{place}" for place in places)]),
         )
 
     # --- every change as a row
 
     def halves(self) -> str:
         """Every change of a table without a key; an update that altered its row as the old row and the new one."""
-        new = ", ".join(f"c{place}" for place in range(len(self.columns)))
-        old = ", ".join(f"o{place} AS c{place}" for place in range(len(self.columns)))
+        new, old = self._new_and_old()
         renamed = f"CASE WHEN moved THEN {text(INSERT)} ELSE op END AS op"
         return (
-            f"SELECT {renamed}, lsn, seq, at, rescued, {new} FROM raw UNION ALL "
-            f"SELECT {text(DELETE)} AS op, lsn, seq, at, orescued AS rescued, {old} FROM raw WHERE moved"
+            f"SELECT {renamed}, lsn, seq, at, {new} FROM raw UNION ALL "
+            f"SELECT {text(DELETE)} AS op, lsn, seq, at, {old} FROM raw WHERE moved"
         )
 
 

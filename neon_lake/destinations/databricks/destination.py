@@ -201,6 +201,7 @@ class DatabricksDestination:
     def remove_old_files(self, target: Target) -> int:
         """See `Destination.remove_old_files`. How many files it were, Databricks tells in the table's history alone."""
         self._run(target.table, f"VACUUM {self._sql(target.table)}")
+        self._ledger.sweep(target.table)
         failpoint("expire.files-removed")
         return 0
 
@@ -243,7 +244,8 @@ class DatabricksDestination:
         """Begin to bring a table on from where the caller saw it, or go on with what was begun just so; the entry.
 
         Raises `DestinationConflict` when another run is at it. A note or a repair of a run that died is given up: what
-        was begun for it can come no more when its entry has gone.
+        was begun for it can come no more when its entry has gone. Raises `ResyncNeeded` when others have written where
+        a repair was begun.
         """
         table = old.table
         entry, intent = self._ledger.newest(table)
@@ -253,7 +255,9 @@ class DatabricksDestination:
                 f"Another run has brought {table} to {there} while this one was at {old.watermark}; run this again."
             )
         if intent is not None and intent.kind in (NOTE, REPAIR):
-            version = self._history(table)[0].version if intent.kind == REPAIR else entry.version
+            version = entry.version
+            if intent.kind == REPAIR:
+                version = self._own_history(table, entry, merges=None)[0].version
             entry, intent = self._ledger.finish(table, entry, replace(entry, version=version)), None
         if intent is None:
             self._ledger.begin(table, entry, wanted)
@@ -265,11 +269,16 @@ class DatabricksDestination:
         self, table: TableName, entry: Entry, schema: pa.Schema, watermark: Lsn, *, merges: int | None = 1
     ) -> Target:
         """Note in the ledger that a table was brought on. Raises `ResyncNeeded` when others have written it too."""
+        found = self._own_history(table, entry, merges=merges)
+        self._ledger.finish(table, entry, self._entry(found, schema, watermark))
+        return self._found(table)
+
+    def _own_history(self, table: TableName, entry: Entry, *, merges: int | None) -> Sequence[history.Change]:
+        """A table's history. Raises `ResyncNeeded` when others have written it since the entry."""
         found = self._history(table)
         if other := history.foreign(found, entry.version, merges=merges):
             raise ResyncNeeded(f"{self.name(table)} was changed by somebody else: {other.told}.")
-        self._ledger.finish(table, entry, self._entry(found, schema, watermark))
-        return self._found(table)
+        return found
 
     @contextmanager
     def _unless_foreign(self, table: TableName, entry: Entry) -> Iterator[None]:

@@ -113,11 +113,8 @@ class Ledger:
 
     def begin(self, table: TableName, entry: Entry, intent: Intent) -> None:
         """Say what is about to be done from an entry. Raises `DestinationConflict` when another run has begun there."""
-        if entry.number:
-            # whoever died after the entry was stored has left what led to it
-            name = _name(table)
-            self._remove(f"{name}.{entry.number - 1:08d}.json", f"{name}.{entry.number:08d}.begun")
-            failpoint("ledger.swept")
+        self._remove_what_led_to(table, entry)
+        failpoint("ledger.swept")
         data = json.dumps({"kind": intent.kind, "until": str(intent.until)}).encode()
         if not self._store(f"{_name(table)}.{entry.number + 1:08d}.begun", data):
             raise DestinationConflict(
@@ -136,8 +133,14 @@ class Ledger:
                 "run this again."
             )
         failpoint("ledger.finished")
-        self._remove(f"{name}.{before.number:08d}.json", f"{name}.{entry.number:08d}.begun")
+        self._remove_what_led_to(table, entry)
         return entry
+
+    def sweep(self, table: TableName) -> None:
+        """Remove what a run has left that died once an entry was stored. `begin` does so too."""
+        entry, _ = self.newest(table)
+        if entry is not None:
+            self._remove_what_led_to(table, entry)
 
     def path(self, table: TableName, entry: Entry) -> str:
         """The file of an entry, relative to the shelf."""
@@ -156,6 +159,11 @@ class Ledger:
         stored = self._shelf.create(f"{FOLDER}/{name}", data)
         self._listed = (self._listed[0], self._listed[1] | {name}) if stored else (0.0, frozenset())
         return stored
+
+    def _remove_what_led_to(self, table: TableName, entry: Entry) -> None:
+        if entry.number:
+            name = _name(table)
+            self._remove(f"{name}.{entry.number - 1:08d}.json", f"{name}.{entry.number:08d}.begun")
 
     def _remove(self, *names: str) -> None:
         self._shelf.delete([f"{FOLDER}/{name}" for name in names])

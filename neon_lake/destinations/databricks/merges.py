@@ -35,7 +35,8 @@ def merge(table: str, changes: StagedChanges, *, root: str, fence: str) -> str:
 def repair(table: str, changes: StagedChanges, *, root: str, fence: str, before: datetime | None) -> str:
     """The statement that gives the keys of changes that were applied already the state that they have after them.
 
-    With `before`, of keys that a change committed before then speaks of. A value that no change sent stays as it is.
+    With `before`, of keys that a change committed before then speaks of. A value that no change sent stays as it is,
+    also that of a row that came from another key: it has arrived long since.
     """
     return _mirror(table, Query(changes=changes, root=root), fence, guarded=False, before=before)
 
@@ -47,7 +48,8 @@ def _mirror(table: str, query: Query, fence: str, *, guarded: bool, before: date
     values = query.values()
     wanted = "rank = 1" + (f" AND first_at < {moment(before)}" if before else "")
     chosen, joined = ["v.*"], ""
-    if query.changes.resolved and query.open:
+    from_origin = query.changes.resolved and guarded
+    if from_origin and query.open:
         same = " AND ".join(f"o.{quoted(query.columns[p].name)} = v.g{p}" for p in query.keys)
         joined = f" LEFT JOIN {table} AS o ON {same} AND o.{LSN} < {int(query.changes.since)}"
         chosen.append(f"o.{LSN} IS NOT NULL AS found, o.{RESCUED} AS xrescued")
@@ -61,8 +63,8 @@ def _mirror(table: str, query: Query, fence: str, *, guarded: bool, before: date
     )
     on = " AND ".join(f"t.{quoted(query.columns[place].name)} = s.c{place}" for place in query.keys)
     newer = f" AND t.{LSN} < s.lsn" if guarded else ""
-    update = ", ".join(f"t.{quoted(name)} = {value}" for name, value in _values(query, kept=True).items())
-    given = _values(query, kept=False)
+    update = ", ".join(f"t.{quoted(name)} = {value}" for name, value in _values(query, from_origin, kept=True).items())
+    given = _values(query, from_origin, kept=False)
     insert = f"({', '.join(map(quoted, given))}) VALUES ({', '.join(given.values())})"
     clauses = []
     if query.soft or not (query.changes.grows and guarded):
@@ -89,34 +91,37 @@ def _emptied(query: Query) -> str:
     )
 
 
-def _values(query: Query, *, kept: bool) -> Mapping[str, str]:
-    """Target column → its value, for a row that is there (`kept`) or for a new one."""
+def _values(query: Query, from_origin: bool, *, kept: bool) -> Mapping[str, str]:
+    """Target column → its value, for a row that is there (`kept`) or for a new one.
+
+    A value that was not sent is that of the row which has the key, or, `from_origin`, had the key it came from.
+    """
     values = {}
     for place, column in enumerate(query.columns):
         value = f"s.c{place}"
         if place in query.open:
             lost = failing(INCOMPLETE, column.arrow)
             other = f"t.{quoted(column.name)}" if kept else lost
-            if query.changes.resolved:
+            if from_origin:
                 other = f"CASE WHEN s.found THEN s.x{place} ELSE {lost} END"
             value = f"CASE WHEN s.k{place} THEN {other} ELSE s.c{place} END"
         values[column.name] = value
-    values[RESCUED] = _rescued(query, kept=kept)
+    values[RESCUED] = _rescued(query, from_origin, kept=kept)
     values[LSN], values[COMMITTED_AT] = "s.lsn", "s.at"
     if query.soft:
         values[DELETED_AT] = f"CASE WHEN s.gone THEN s.at ELSE {null(TIMESTAMP)} END"
     return values
 
 
-def _rescued(query: Query, *, kept: bool) -> str:
+def _rescued(query: Query, from_origin: bool, *, kept: bool) -> str:
     if not query.carried:
         return "s.rescued"
     entries = []
     for place, column in enumerate(query.columns):
         if rescuable(column.arrow):
             value = f"s.e{place}"
-            if place in query.open and (kept or query.changes.resolved):
-                old = entry("s.xrescued" if query.changes.resolved else f"t.{RESCUED}", column.name)
+            if place in query.open and (kept or from_origin):
+                old = entry("s.xrescued" if from_origin else f"t.{RESCUED}", column.name)
                 value = f"CASE WHEN s.k{place} THEN {old} ELSE s.e{place} END"
             entries.append((column.name, value))
     return rescued_object(entries)
@@ -135,12 +140,12 @@ def _copies(table: str, query: Query, fence: str) -> str:
     columns = [column.name for column in query.columns]
     content = {name: f"c{place}" for place, name in enumerate(columns)}
     identity = row_id([(c.name, c.arrow, f"c{place}") for place, c in enumerate(query.columns)], "rescued")
-    last = ", ".join(f"'c{place}', c{place}" for place in range(len(columns)))
+    last = ", ".join(f"'{name}', {name}" for name in (*content.values(), "rescued", "lsn", "at"))
     there = f"AND {LSN} >= {int(query.changes.truncation.lsn)}" if query.changes.truncation else ""
     source = (
         f"WITH raw AS ({query.raw()}), versions AS ({query.versions()}), "
         f"net AS (SELECT {identity} AS id, sum(sign) AS net, "
-        f"max_by(named_struct({last}, 'rescued', rescued, 'lsn', lsn, 'at', at), named_struct('lsn', lsn, 'seq', seq)) "
+        f"max_by(named_struct({last}), named_struct('lsn', lsn, 'seq', seq)) "
         f"AS row FROM versions GROUP BY {identity}), "
         f"held AS (SELECT {ROW_ID} AS id, count(*) AS n, max({LSN}) AS newest FROM {table} "
         f"WHERE {ROW_ID} IN (SELECT id FROM net) {there} GROUP BY {ROW_ID}), "
