@@ -124,15 +124,16 @@ class DatabricksDestination:
         of = Load(
             table=self._sql(table), snapshot=snapshot, schema=schema, root=self._root, fence=self._fence(table, entry)
         )
-        if snapshot.keep and old is not None and self._ours(table, entry):
+        kept = old.schema if snapshot.keep and old is not None and self._ours(table, entry) else None
+        if kept is not None and old is not None and OP in schema.names:
             self._widen(old, schema)
-            self._run(table, of.append() if OP in schema.names else of.merge())
+            self._run(table, of.append())
             return
         name = self._parts(table)[-1]
         options = loads.options(snapshot.relation, self._pipeline.name, _database(self._pipeline.source))
         groups = _groups(snapshot.files)
         if len(groups) <= 1:
-            self._run(table, of.create(options))
+            self._run(table, of.create(options, kept=kept))
         else:
             side = self._side(table, entry, snapshot.lsn)
             self._run(table, of.create_side(side))
@@ -140,7 +141,7 @@ class DatabricksDestination:
             for part, files in enumerate(groups):
                 self._run(table, of.fill_side(side, part, files))
                 failpoint("load.group-loaded")
-            self._run(table, of.create(options, side))
+            self._run(table, of.create(options, side, kept))
             failpoint("load.made")
             self._run(table, f"DROP TABLE IF EXISTS {side}")
         for statement in loads.dressing(self._sql(table), name, snapshot):

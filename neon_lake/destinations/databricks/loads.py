@@ -19,7 +19,7 @@ from neon_lake.destinations.databricks.sql import file, moment, null, properties
 from neon_lake.schema import RESCUED, Relation
 
 PART: Final = "_neon_lake_part"
-"""Column of a table that is being loaded: which group of files a row is of."""
+"""Column of a table that is being loaded: which group of files a row is of. Of one that is read: which row of a key."""
 
 _CLUSTERING: Final = 4
 _WITH_STATISTICS: Final = 32
@@ -35,9 +35,14 @@ class Load:
     root: str
     fence: str
 
-    def create(self, options: Mapping[str, str], source: str | None = None) -> str:
-        """Make the table, or put another in its place, by one commit; from the staged files, or from `source`."""
+    def create(self, options: Mapping[str, str], source: str | None = None, kept: pa.Schema | None = None) -> str:
+        """Make the table, or put another in its place, by one commit; from the staged files, or from `source`.
+
+        `kept` is the schema of the table that is there, when its rows are to stay which the snapshot lacks.
+        """
         rows = f"SELECT {self._columns} FROM {source}" if source else self._rows(self.snapshot.files)
+        if kept is not None:
+            rows = self._with_deleted(rows, kept)
         comment = self.snapshot.relation.comment
         clauses = [
             f"CREATE OR REPLACE TABLE {self.table} USING DELTA",
@@ -74,19 +79,22 @@ class Load:
             f"(SELECT {first} UNION ALL {self._rows(self.snapshot.files)}) WHERE NOT {there} AND {self.fence}"
         )
 
-    def merge(self) -> str:
-        """Bring a table that keeps deleted rows to the snapshot: what the snapshot lacks is marked as deleted."""
-        keys = " AND ".join(f"t.{quoted(c.name)} = s.{quoted(c.name)}" for c in self.snapshot.relation.key)
-        lsn = int(self.snapshot.lsn) - 1
-        update = ", ".join(f"t.{quoted(f.name)} = s.{quoted(f.name)}" for f in self.schema)
-        insert = f"({self._columns}) VALUES ({', '.join(f's.{quoted(f.name)}' for f in self.schema)})"
+    def _with_deleted(self, rows: str, old: pa.Schema) -> str:
+        """The rows, and of every other key the newest row of the table, marked as deleted."""
+        alive = f"{DELETED_AT} IS NULL"
+        own = {
+            DELETED_AT: f"coalesce({DELETED_AT}, {self._taken})",
+            COMMITTED_AT: f"CASE WHEN {alive} THEN {self._taken} ELSE {COMMITTED_AT} END",
+            LSN: f"CASE WHEN {alive} THEN CAST({int(self.snapshot.lsn) - 1} AS bigint) ELSE {LSN} END",
+        }
+        there = {name: quoted(name) for name in old.names} | own
+        chosen = ", ".join(f"{there.get(f.name, null(f.type))} AS {quoted(f.name)}" for f in self.schema)
+        keys = [quoted(column.name) for column in self.snapshot.relation.key]
+        newest = f"row_number() OVER (PARTITION BY {', '.join(keys)} ORDER BY {LSN} DESC) AS {PART}"
         return (
-            f"MERGE INTO {self.table} AS t "
-            f"USING (SELECT * FROM ({self._rows(self.snapshot.files)}) WHERE {self.fence}) AS s ON {keys} "
-            f"WHEN MATCHED AND t.{LSN} < {lsn} THEN UPDATE SET {update} "
-            f"WHEN NOT MATCHED THEN INSERT {insert} "
-            f"WHEN NOT MATCHED BY SOURCE AND t.{LSN} < {lsn} AND t.{DELETED_AT} IS NULL THEN UPDATE SET "
-            f"t.{DELETED_AT} = {self._taken}, t.{COMMITTED_AT} = {self._taken}, t.{LSN} = {lsn}"
+            f"WITH s AS ({rows}) SELECT {self._columns} FROM s UNION ALL "
+            f"SELECT {chosen} FROM (SELECT *, {newest} FROM {self.table}) AS o "
+            f"LEFT ANTI JOIN s ON {' AND '.join(f'o.{key} = s.{key}' for key in keys)} WHERE {PART} = 1"
         )
 
     @property
