@@ -113,8 +113,10 @@ def _passing(exc: Exception) -> bool:
 
     if not isinstance(exc, DatabricksError):
         return True
-    # the class itself stands for what the SDK has no class for, such as the 502 of a proxy
-    return type(exc) is DatabricksError or isinstance(exc, (errors.InternalError, errors.DeadlineExceeded))
+    # the class itself stands for what the SDK has no class for, such as the 502 of a proxy; a proxy's 503 the SDK does
+    # not send again by itself
+    passing = (errors.InternalError, errors.DeadlineExceeded, errors.TemporarilyUnavailable)
+    return type(exc) is DatabricksError or isinstance(exc, passing)
 
 
 @contextmanager

@@ -189,10 +189,15 @@ class VolumeFiles:
 
     def _put(self, path: str, file: BinaryIO, size: int, *, overwrite: bool) -> None:
         """Store a file by one request. Raises `_Conflict` when it is not to overwrite, and there is one."""
+        from databricks.sdk.errors.base import DatabricksError  # noqa: PLC0415 - see `connection.connect`
 
         def send() -> None:
             file.seek(0)
-            self._plain.upload(path, cast("BinaryIO", _Once(file, size)), overwrite=overwrite)
+            try:
+                self._plain.upload(path, cast("BinaryIO", _Once(file, size)), overwrite=overwrite)
+            except TypeError as exc:
+                # An answer that is no JSON, as a proxy gives, the SDK tells with the request, which it fails to print.
+                raise DatabricksError("its answer was not understood") from exc
 
         self._into_folder(path, send, *(() if overwrite else (_Conflict,)))
         self._count(Traffic(uploaded=size))

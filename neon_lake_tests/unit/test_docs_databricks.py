@@ -16,7 +16,7 @@ import yaml
 
 from neon_lake import config, pipeline_file
 from neon_lake.cli.commands import commands
-from neon_lake.destinations.databricks import destination, inspection, loads
+from neon_lake.destinations.databricks import inspection, loads
 from neon_lake.schema import Column, Relation, TableName
 from neon_lake.workspace import statements
 
@@ -130,7 +130,7 @@ def test_sentences_of_failures_are_in_the_code() -> None:
 
 def test_figures_are_those_of_the_code() -> None:
     assert "less than 8 GiB of staged files, and at most 256 of them" in " ".join(PAGE.split())
-    assert (destination.LOAD_BYTES, destination.LOAD_FILES) == (8 << 30, 256)
+    assert (loads.LOAD_BYTES, loads.LOAD_FILES) == (8 << 30, 256)
     assert f"every {config.Orchestration().interval_seconds} seconds" in PAGE
 
 

@@ -3,7 +3,8 @@
 A rule says which requests it is for, which of them it happens to, and what happens:
 
 - `method`, and `path` and `body`, expressions that are looked for in the path with its query, and in a JSON body;
-- `nth`: it happens to the nth such request, and `times` in a row (1 if not said, 0: always); `every`: to every nth one;
+- `nth`: it happens to the nth such request, and `times` in a row (1 if not said, 0: always);
+- `every`: it happens to every nth one, but not to the same request twice running: what is sent again arrives;
 - `do`: what happens, with its own fields; see `Rule`.
 """
 
@@ -14,7 +15,7 @@ import json
 import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -50,7 +51,7 @@ class Rule:
     status: the answer is `status`, with `retry_after` seconds if said; with `carry` it is carried out before; with
     `plain` the answer is a page of a proxy and no JSON;
     cut_upload, cut_answer: the connection ends in the middle of the body;
-    expire_tokens: all fetched tokens are expired before it is looked at;
+    expire_tokens: all tokens that were fetched `ms` ago or earlier are expired before it is looked at;
     stop_warehouse: the warehouse stops when the statement that it begins has started to run; with `carry` the engine
     does its work all the same;
     slow_statement: the statement that it begins runs for `ms` before the engine does its work, or until it is
@@ -71,6 +72,7 @@ class Rule:
     plain: bool = False
     matched: int = 0
     happened: int = 0
+    hit: set[tuple[str, str, str]] = field(default_factory=set)
 
     def takes(self, method: str, path: str, body: str) -> bool:
         """Whether it happens to this request."""
@@ -80,7 +82,10 @@ class Rule:
             return False
         self.matched += 1
         if self.every is not None:
+            request = (method, path, body)
             now = self.matched % self.every == 0 and self.times in (0, *range(self.happened + 1, self.times + 1))
+            now = now and request not in self.hit
+            (self.hit.add if now else self.hit.discard)(request)
         else:
             now = self.matched >= self.nth and (self.times == 0 or self.happened < self.times)
         self.happened += now
@@ -151,7 +156,7 @@ class Faults:
         self._statements.forget()
 
     async def _add(self, request: Request) -> Response:
-        known = {each.name for each in fields(Rule)}
+        known = {each.name for each in fields(Rule)} - {"hit"}
         for given in (await request.json())["rules"]:
             if given.get("do") not in self._acts or not set(given) <= known:
                 raise invalid(f"That is no rule: {given}.")
@@ -159,7 +164,7 @@ class Faults:
         return JSONResponse({})
 
     def _list(self, _: Request) -> Response:
-        return JSONResponse({"rules": [asdict(rule) for rule in self._rules]})
+        return JSONResponse({"rules": [asdict(rule) | {"hit": len(rule.hit)} for rule in self._rules]})
 
     def _clear(self, _: Request) -> Response:
         self._rules, self._held = [], []
@@ -300,8 +305,8 @@ class Faults:
         await call.send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
         await _cut(call, orderly=True)
 
-    async def _expire_tokens(self, _: Rule, call: _Call) -> None:
-        self._identity.expire()
+    async def _expire_tokens(self, rule: Rule, call: _Call) -> None:
+        self._identity.expire(rule.ms / 1000)
         await self._carry(call, call.send)
 
     async def _stop_warehouse(self, rule: Rule, call: _Call) -> None:

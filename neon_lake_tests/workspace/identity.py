@@ -46,9 +46,12 @@ class Identity:
             Route("/api/2.0/preview/scim/v2/Me", self._me),
         ]
 
-    def expire(self) -> None:
-        """From now on, tokens that were fetched are refused; new ones can be fetched."""
-        self._fetched = dict.fromkeys(self._fetched, 0.0)
+    def expire(self, age: float = 0.0) -> None:
+        """From now on, tokens that were fetched so many seconds ago are refused; new ones can be fetched."""
+        newest = time.monotonic() - age
+        self._fetched = {
+            token: 0.0 if until - self.lifetime <= newest else until for token, until in self._fetched.items()
+        }
 
     def check(self, header: str | None) -> None:
         """Refuse a request whose `Authorization` header is not one of ours."""

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 import pyarrow as pa
 
 from neon_lake.apply.delta_types import delta_type
-from neon_lake.apply.staged import StagedChanges, StagedFile, StagedSnapshot
+from neon_lake.apply.staged import StagedChanges, StagedSnapshot
 from neon_lake.change import DELETED_AT, OP, Lsn
 from neon_lake.config import DatabricksConfig, Pipeline, SourceConfig
 from neon_lake.destinations.balance import BALANCE
@@ -33,12 +33,11 @@ from neon_lake.workspace.statements import StatementFailed, Usage, Warehouse
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
 
-LOAD_BYTES: Final = 8 << 30
-"""Bytes of staged files that one statement loads; a larger table is loaded group by group, beside the old one."""
-LOAD_FILES: Final = 256
 
 _GONE: Final = frozenset({"TABLE_OR_VIEW_NOT_FOUND", "DELTA_TABLE_NOT_FOUND", "DELTA_PATH_DOES_NOT_EXIST"})
 _THERE_ALREADY: Final = "ALREADY_EXISTS"
+_DRESSINGS: Final = 3
+"""How often a new table gets its key: another run that loads the same snapshot may put its own in between."""
 
 
 class DatabricksDestination:
@@ -97,7 +96,7 @@ class DatabricksDestination:
     def load(self, old: Target | None, schema: pa.Schema, snapshot: StagedSnapshot) -> Target:
         """See `Warehouse.load`."""
         table = snapshot.relation.table
-        _refuse_twins(snapshot)
+        loads.refuse_twins(snapshot)
         entry, intent = self._ledger.newest(table)
         if entry is None or entry.watermark is None:
             catalog, namespace, _ = self._parts(table)
@@ -113,7 +112,8 @@ class DatabricksDestination:
         if intent is None:
             self._ledger.begin(table, entry, wanted)
         failpoint("apply.before-commit")
-        self._load(old, schema, snapshot, entry)
+        with self._unless_overtaken(table, entry):
+            self._load(old, schema, snapshot, entry)
         failpoint("apply.after-commit")
         # whatever others did before, the snapshot has taken the place of
         self._ledger.finish(table, entry, self._entry(self._history(table), schema, snapshot.lsn))
@@ -131,7 +131,7 @@ class DatabricksDestination:
             return
         name = self._parts(table)[-1]
         options = loads.options(snapshot.relation, self._pipeline.name, _database(self._pipeline.source))
-        groups = _groups(snapshot.files)
+        groups = loads.groups(snapshot.files)
         if len(groups) <= 1:
             self._run(table, of.create(options, kept=kept))
         else:
@@ -144,8 +144,18 @@ class DatabricksDestination:
             self._run(table, of.create(options, side, kept))
             failpoint("load.made")
             self._run(table, f"DROP TABLE IF EXISTS {side}")
-        for statement in loads.dressing(self._sql(table), name, snapshot):
-            self._run_unless_there(table, statement)
+        self._dress(table, loads.dressing(self._sql(table), name, snapshot))
+
+    def _dress(self, table: TableName, statements: Sequence[str]) -> None:
+        for attempt in range(_DRESSINGS):
+            try:
+                for statement in statements:
+                    self._run_unless_there(table, statement)
+            except StatementFailed:
+                if attempt == _DRESSINGS - 1:
+                    raise
+            else:
+                return
 
     def carry_out(self, old: Target, schema: pa.Schema, changes: StagedChanges) -> Target:
         """See `Warehouse.carry_out`."""
@@ -285,10 +295,25 @@ class DatabricksDestination:
     def _unless_foreign(self, table: TableName, entry: Entry) -> Iterator[None]:
         """Raise `ResyncNeeded` for a statement that failed on a table that others have written."""
         try:
-            yield
+            with self._unless_overtaken(table, entry):
+                yield
         except StatementFailed as exc:
             if other := history.foreign(self._history(table), entry.version, merges=None):
                 raise ResyncNeeded(f"{self.name(table)} was changed by somebody else: {other.told}.") from exc
+            raise
+
+    @contextmanager
+    def _unless_overtaken(self, table: TableName, entry: Entry) -> Iterator[None]:
+        """Raise `DestinationConflict` for a statement that failed on a table that another run has brought on.
+
+        How a statement fails whose entry goes while it is looked at is up to the moment.
+        """
+        try:
+            yield
+        except (StatementFailed, ResyncNeeded) as exc:
+            now, _ = self._ledger.newest(table, fresh=True)
+            if now is None or now.number != entry.number:
+                raise DestinationConflict(f"Another run has brought {table} on meanwhile; run this again.") from exc
             raise
 
     def _ours(self, table: TableName, entry: Entry) -> bool:
@@ -357,8 +382,6 @@ class DatabricksDestination:
                 ) from exc
             if exc.error_class in _GONE:
                 raise ResyncNeeded(f"{self.name(table)} is gone from Unity Catalog.") from exc
-            if exc.error_class == "PATH_NOT_FOUND" and "/ledger/" in exc.said:
-                raise DestinationConflict(f"Another run has brought {table} on meanwhile; run this again.") from exc
             if "CONCURRENT" in exc.error_class:
                 raise DestinationConflict(
                     f"Another writer committed to {self.name(table)} at the same time; run this again."
@@ -366,32 +389,7 @@ class DatabricksDestination:
             raise
 
 
-def _refuse_twins(snapshot: StagedSnapshot) -> None:
-    """Raise `TableRefused` when two columns differ by upper and lower case alone: Databricks takes them for one."""
-    seen: dict[str, str] = {}
-    for column in snapshot.relation.columns:
-        if other := seen.get(column.name.casefold()):
-            raise TableRefused(
-                f"{snapshot.relation.table} has the columns {other} and {column.name}, which Databricks does not tell "
-                "apart; leave one out with exclude, or rename it."
-            )
-        seen[column.name.casefold()] = column.name
-
-
 def _database(source: SourceConfig) -> str:
     """The source's host and database."""
     url = urlsplit(source.url)
     return f"{url.hostname or ''}{unquote(url.path)}"
-
-
-def _groups(files: Sequence[StagedFile]) -> Sequence[Sequence[StagedFile]]:
-    """Files in groups that one statement can load."""
-    groups: list[list[StagedFile]] = [[]]
-    size = 0
-    for staged in files:
-        if groups[-1] and (size + staged.bytes > LOAD_BYTES or len(groups[-1]) >= LOAD_FILES):
-            groups.append([])
-            size = 0
-        groups[-1].append(staged)
-        size += staged.bytes
-    return groups

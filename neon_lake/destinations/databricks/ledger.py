@@ -84,9 +84,14 @@ class Ledger:
         self._listed: tuple[float, frozenset[str]] = (0.0, frozenset())
         self._entries: dict[str, Entry] = {}
 
-    def newest(self, table: TableName) -> tuple[Entry | None, Intent | None]:
-        """The last entry of a table, and what was begun from it; (None, None) for a table without any."""
+    def newest(self, table: TableName, *, fresh: bool = False) -> tuple[Entry | None, Intent | None]:
+        """The last entry of a table, and what was begun from it; (None, None) for a table without any.
+
+        What another run has stored within `FRESH_SECONDS` may be missing, unless it is to be `fresh`.
+        """
         prefix = _name(table)
+        if fresh:
+            self._listed = (0.0, frozenset())
         for _ in range(10):
             names = self._names()
             numbers = [n for n in (_number(name, prefix, ".json") for name in names) if n is not None]

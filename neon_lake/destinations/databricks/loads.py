@@ -16,10 +16,15 @@ from neon_lake.change import COMMITTED_AT, DELETED_AT, LSN, OP, READ, ROW_ID, SE
 from neon_lake.config import WriteMode
 from neon_lake.destinations.databricks.rows import row_id
 from neon_lake.destinations.databricks.sql import file, moment, null, properties, quoted, text
+from neon_lake.errors import TableRefused
 from neon_lake.schema import RESCUED, Relation
 
 PART: Final = "_neon_lake_part"
 """Column of a table that is being loaded: which group of files a row is of. Of one that is read: which row of a key."""
+
+LOAD_BYTES: Final = 8 << 30
+"""Bytes of staged files that one statement loads; a larger table is loaded group by group, beside the old one."""
+LOAD_FILES: Final = 256
 
 _CLUSTERING: Final = 4
 _WITH_STATISTICS: Final = 32
@@ -171,3 +176,28 @@ def dressing(table: str, name: str, snapshot: StagedSnapshot) -> Sequence[str]:
         *(f"ALTER TABLE {table} ALTER COLUMN {key} SET NOT NULL" for key in keys),
         f"ALTER TABLE {table} ADD CONSTRAINT {quoted(f'{name}_pk')} PRIMARY KEY ({', '.join(keys)})",
     ]
+
+
+def refuse_twins(snapshot: StagedSnapshot) -> None:
+    """Raise `TableRefused` when two columns differ by upper and lower case alone: Databricks takes them for one."""
+    seen: dict[str, str] = {}
+    for column in snapshot.relation.columns:
+        if other := seen.get(column.name.casefold()):
+            raise TableRefused(
+                f"{snapshot.relation.table} has the columns {other} and {column.name}, which Databricks does not tell "
+                "apart; leave one out with exclude, or rename it."
+            )
+        seen[column.name.casefold()] = column.name
+
+
+def groups(files: Sequence[StagedFile]) -> Sequence[Sequence[StagedFile]]:
+    """Files in groups that one statement can load."""
+    found: list[list[StagedFile]] = [[]]
+    size = 0
+    for staged in files:
+        if found[-1] and (size + staged.bytes > LOAD_BYTES or len(found[-1]) >= LOAD_FILES):
+            found.append([])
+            size = 0
+        found[-1].append(staged)
+        size += staged.bytes
+    return found
