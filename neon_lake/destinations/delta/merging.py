@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 
@@ -12,6 +13,8 @@ from neon_lake.change import COMMITTED_AT, DELETED_AT, LSN
 from neon_lake.schema import KEY
 
 _REMOVED: Final = "_removed"
+_RANGES: Final = 16
+"""Ranges of keys that a MERGE is told of, at most."""
 
 
 def widened(delta: DeltaTable, schema: pa.Schema, plan: MergePlan) -> bool:
@@ -59,11 +62,13 @@ def commit(delta: DeltaTable, schema: pa.Schema, plan: MergePlan, properties: Co
 def _merge(delta: DeltaTable, schema: pa.Schema, plan: MergePlan, properties: CommitProperties) -> None:
     keys = [f.name for f in schema if f.metadata and KEY in f.metadata]
     values = {quoted(name): f"s.{quoted(name)}" for name in schema.names}
+    source = _with_removals(schema, plan)
+    # of a table without a key, what is put never takes the place of a row that is there
+    put_apart = [f"s.{_REMOVED}"] if plan.copies else []
     merger = (
         delta.merge(
-            _with_removals(schema, plan),
-            # of a table without a key, what is put never takes the place of a row that is there
-            " AND ".join([*(_same(schema.field(name)) for name in keys), *([f"s.{_REMOVED}"] if plan.copies else [])]),
+            source,
+            " AND ".join([*(_same(schema.field(name)) for name in keys), *put_apart, *_near(source, keys[0])]),
             source_alias="s",
             target_alias="t",
             # planned with the source in hand, files outside its key range are not read
@@ -95,6 +100,23 @@ def _same(field: pa.Field) -> str:
     """
     sides = (f"t.{quoted(field.name)}", f"s.{quoted(field.name)}")
     return " = ".join(f"CAST({side} AS STRING)" if pa.types.is_floating(field.type) else side for side in sides)
+
+
+def _near(source: pa.Table, key: str) -> list[str]:
+    """A condition that says nothing new of matching rows: their key lies where the source has keys.
+
+    By it, files are passed over that lie between an old row and the new ones. delta-rs reads the others, and holds what
+    it has read until it knows whether the file changes.
+    """
+    if not len(source) or not pa.types.is_integer(source.schema.field(key).type):
+        return []
+    found = np.unique(source[key].to_numpy())
+    gaps = np.diff(found)
+    ends = np.sort(np.argsort(gaps)[::-1][: _RANGES - 1])
+    firsts, lasts = found[np.r_[0, ends + 1]], found[np.r_[ends, len(found) - 1]]
+    column = f"t.{quoted(key)}"
+    ranges = [f"({column} >= {a} AND {column} <= {b})" for a, b in zip(firsts.tolist(), lasts.tolist(), strict=True)]
+    return [f"({' OR '.join(ranges)})"]
 
 
 def _with_removals(schema: pa.Schema, plan: MergePlan) -> pa.Table:
