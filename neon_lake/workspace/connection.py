@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import quote
 
 from neon_lake.config import UnityConfig
 from neon_lake.errors import ConfigError, DestinationUnavailable
@@ -96,6 +97,11 @@ def asked(client: WorkspaceClient, action: Callable[[], _T]) -> _T:
             if attempt == ATTEMPTS or not _passing(exc):
                 raise
         client.config.clock.sleep(_FIRST_PAUSE * (1 << attempt))
+
+
+def in_path(name: str) -> str:
+    """A name as the SDK is to put it into the path of a request: there it quotes neither `%` nor `?` nor `#`."""
+    return quote(name)
 
 
 def unauthenticated(exc: Exception) -> bool:

@@ -12,6 +12,8 @@ from neon_lake.schema import TableName
 from neon_lake_tests.fixtures.following import synced
 from neon_lake_tests.fixtures.pipelines import Lab
 
+pytestmark = pytest.mark.lakes(spark="chosen")
+
 HOSTILE = [
     "with space",
     'with "quotes"',

@@ -223,7 +223,7 @@ class Execution:
         if not command.columns and query is None:
             raise SqlFailed("DELTA_SCHEMA_NOT_PROVIDED", "Table schema is not provided.", "42908")
         catalog, schema, own = (part.lower() for part in name)
-        location = there.location if there else self._metastore.place(*name)
+        location = there.location if there else self._metastore.place(*name[:2])
         table = Table(catalog=catalog, schema=schema, name=own, location=location, comment=command.comment)
         if there is not None:
             table.id, table.created, table.external = there.id, there.created, there.external

@@ -221,10 +221,10 @@ class Metastore:
             raise Refused(404, "TABLE_DOES_NOT_EXIST", f"Table '{catalog}.{schema}.{name}' does not exist.")
         return found
 
-    def place(self, catalog: str, schema: str, name: str) -> str:
-        """Where a new managed table of this name lies: a folder that no other table has, or had."""
+    def place(self, catalog: str, schema: str) -> str:
+        """Where a new managed table lies: a folder that no other table has, or had, and that tells no name."""
         within = self.schema(catalog, schema)
-        return str(self.root / "tables" / within.catalog / within.name / f"{name.lower()}-{uuid.uuid4().hex[:8]}")
+        return str(self.root / "tables" / within.catalog / uuid.uuid4().hex)
 
     def add_table(self, table: Table) -> None:
         """Make a table known under its name, instead of one that has it."""

@@ -20,7 +20,7 @@ from neon_lake.destinations.databricks.sql import quoted, text
 from neon_lake.destinations.delta import DeltaDestination
 from neon_lake.errors import DestinationError, DestinationUnavailable, Finding
 from neon_lake.schema import TableName
-from neon_lake.workspace.connection import translated
+from neon_lake.workspace.connection import in_path, translated
 from neon_lake.workspace.statements import StatementFailed, Warehouse
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class ExternalDestination(DeltaDestination):
 
         with translated(f"table {full}", "grant this identity USE CATALOG, USE SCHEMA and SELECT there"):
             try:
-                found = self._client.tables.get(full)
+                found = self._client.tables.get(in_path(full))
             except NotFound:
                 return None
         if str(found.storage_location).rstrip("/") != self.path(table).rstrip("/"):

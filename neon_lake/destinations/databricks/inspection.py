@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from neon_lake.config import UnityConfig
 from neon_lake.errors import DestinationError, Finding
-from neon_lake.workspace.connection import asked, translated
+from neon_lake.workspace.connection import asked, in_path, translated
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
@@ -36,13 +36,13 @@ class Inspection:
             (
                 f"catalog {config.catalog}",
                 "make it, and grant this identity USE CATALOG on it",
-                lambda: client.catalogs.get(config.catalog),
+                lambda: client.catalogs.get(in_path(config.catalog)),
             ),
             *(
                 (
                     f"schema {config.catalog}.{name}",
                     "make it, and grant this identity USE SCHEMA, CREATE TABLE, SELECT and MODIFY on it",
-                    lambda name=name: client.schemas.get(f"{config.catalog}.{name}"),
+                    lambda name=name: client.schemas.get(in_path(f"{config.catalog}.{name}")),
                 )
                 for name in dict.fromkeys([*([config.schema] if config.schema else []), *config.schemas.values()])
             ),
@@ -50,7 +50,7 @@ class Inspection:
         if self._root is not None:
             volume = ".".join(self._root.split("/")[2:5])
             remedy = "make it, and grant this identity READ VOLUME and WRITE VOLUME on it"
-            steps.append((f"volume {volume}", remedy, lambda: client.volumes.read(volume)))
+            steps.append((f"volume {volume}", remedy, lambda: client.volumes.read(in_path(volume))))
         for what, remedy, look in steps:
             try:
                 with translated(what, remedy):

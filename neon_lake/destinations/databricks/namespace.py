@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from neon_lake.errors import DestinationError
 from neon_lake.schema import TableName
-from neon_lake.workspace.connection import asked, translated
+from neon_lake.workspace.connection import asked, in_path, translated
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
@@ -23,12 +23,12 @@ def make_schema(client: WorkspaceClient, catalog: str, schema: str) -> None:
     full = f"{catalog}.{schema}"
     with translated(f"schema {full}", f"grant this identity USE SCHEMA on it, or CREATE SCHEMA on {catalog}"):
         try:
-            asked(client, lambda: client.schemas.get(full))
+            asked(client, lambda: client.schemas.get(in_path(full)))
         except NotFound:
             # another run may make it at the same time
             with suppress(AlreadyExists, BadRequest):
                 asked(client, lambda: client.schemas.create(name=schema, catalog_name=catalog))
-            asked(client, lambda: client.schemas.get(full))
+            asked(client, lambda: client.schemas.get(in_path(full)))
 
 
 def refuse_foreign(client: WorkspaceClient, full: str, pipeline: str, table: TableName) -> None:
@@ -37,7 +37,7 @@ def refuse_foreign(client: WorkspaceClient, full: str, pipeline: str, table: Tab
 
     with translated(f"table {full}", "grant this identity USE CATALOG, USE SCHEMA and SELECT there"):
         try:
-            found = asked(client, lambda: client.tables.get(full)).properties or {}
+            found = asked(client, lambda: client.tables.get(in_path(full))).properties or {}
         except NotFound:
             return
     if (found.get("neon_lake.pipeline"), found.get("neon_lake.table")) != (pipeline, str(table)):
