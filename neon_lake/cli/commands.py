@@ -123,11 +123,12 @@ def demo(ctx: click.Context, ui: bool, destination: str) -> int:
 
 
 @commands.command()
+@click.option("--start", is_flag=True, help="Start a SQL warehouse that is stopped, and try what it may do.")
 @_common
-def check(ctx: click.Context) -> int:
+def check(ctx: click.Context, start: bool) -> int:
     """Say everything that would go wrong, before it does."""
     run = _Run(ctx)
-    found = run.open().check()
+    found = run.open().check(start=start)
     data = [{"subject": f.subject, "detail": f.detail, "problem": f.problem} for f in found]
     bad = any(f.problem for f in found)
     run.print({"ok": not bad, "findings": data}, lambda: views.findings(found))

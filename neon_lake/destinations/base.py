@@ -55,6 +55,10 @@ class Destination(Protocol):
         """Everything that writing and reading tables here needs, piece by piece."""
         ...
 
+    def rehearse(self, tables: Sequence[TableName], *, start: bool) -> Sequence[Finding]:
+        """Try what writing these tables takes, where looking does not tell; `start`: also what costs money to start."""
+        ...
+
     def target(self, table: TableName) -> Target | None:
         """The newest version of a table, or None when there is none."""
         ...

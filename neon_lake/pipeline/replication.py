@@ -277,13 +277,17 @@ class Replication:
 
     # --- looking, and cleaning up
 
-    def check(self) -> tuple[Finding, ...]:
-        """Look at source, staging and destination; what would go wrong is said before it does."""
+    def check(self, *, start: bool = False) -> tuple[Finding, ...]:
+        """Look at source, staging and destination; what would go wrong is said before it does.
+
+        `start`: a SQL warehouse that is stopped is started, to try what it is allowed to do.
+        """
         found = [*self.parts.source.check(), self.parts.log.storage.check(), *self.parts.destination.inspect()]
         if not any(finding.problem for finding in found):
             try:
                 self.parts.log.claim(self.parts.owner)
                 wanted = self.relations()
+                found += self.parts.destination.rehearse([relation.table for relation in wanted], start=start)
                 if trouble := slots.problem(self.parts, *slots.standing(self.parts), wanted):
                     raise trouble
             except NeonLakeError as exc:

@@ -243,6 +243,10 @@ class Warehouse:
             self.usage += Usage(starting=seconds)
         self._awake = True
 
+    def running(self) -> bool:
+        """Whether the warehouse runs, without starting it."""
+        return self._state() == "RUNNING"
+
     def _state(self) -> str:
         return _name(self._asked(lambda: self._client.warehouses.get(self.id)).state)
 

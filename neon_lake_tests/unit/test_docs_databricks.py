@@ -134,9 +134,10 @@ def test_figures_are_those_of_the_code() -> None:
     assert f"every {config.Orchestration().interval_seconds} seconds" in PAGE
 
 
-def test_what_tables_are_made_with_is_what_the_page_says() -> None:
+def test_what_tables_are_made_with_is_what_the_page_says(tmp_path: Path) -> None:
     key = Column(name="id", type="bigint", arrow=pa.int64(), key=True)
-    options = loads.options(Relation(table=TableName("public", "t"), columns=(key,)), "shop", "h/d")
+    pipeline = pipeline_file.parse(EXAMPLE, tmp_path / "neon_lake.yaml", SECRETS)
+    options = loads.options(Relation(table=TableName("public", "t"), columns=(key,)), pipeline)
     assert "with deletion vectors and column mapping" in " ".join(PAGE.split())
     assert options["delta.enableDeletionVectors"] == "true"
     assert options["delta.columnMapping.mode"] == "name"

@@ -7,14 +7,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
-from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 
 from neon_lake.apply.delta_types import delta_type
 from neon_lake.apply.staged import StagedChanges, StagedSnapshot
 from neon_lake.change import DELETED_AT, OP, Lsn
-from neon_lake.config import DatabricksConfig, Pipeline, SourceConfig
+from neon_lake.config import DatabricksConfig, Pipeline
 from neon_lake.destinations.balance import BALANCE
 from neon_lake.destinations.base import Target
 from neon_lake.destinations.databricks import history, loads
@@ -24,6 +23,7 @@ from neon_lake.destinations.databricks.ledger import LOAD, MERGE, NOTE, REPAIR, 
 from neon_lake.destinations.databricks.loads import Load
 from neon_lake.destinations.databricks.merges import merge, repair
 from neon_lake.destinations.databricks.namespace import make_schema, refuse_foreign
+from neon_lake.destinations.databricks.rehearsal import rehearse
 from neon_lake.destinations.databricks.sql import file, quoted
 from neon_lake.errors import DestinationConflict, Finding, ResyncNeeded, TableRefused
 from neon_lake.failpoints import failpoint
@@ -50,7 +50,7 @@ class DatabricksDestination:
         assert isinstance(pipeline.destination, DatabricksConfig)
         self._client, self._pipeline, self._config = client, pipeline, pipeline.destination
         self._root = pipeline.staging.path
-        self._ledger, self._warehouse = Ledger(shelf), warehouse
+        self._shelf, self._ledger, self._warehouse = shelf, Ledger(shelf), warehouse
 
     # --- names
 
@@ -80,6 +80,11 @@ class DatabricksDestination:
     def inspect(self) -> Sequence[Finding]:
         """See `Destination.inspect`. Does not start the warehouse."""
         return Inspection(self._client, self._config, self._root).findings()
+
+    def rehearse(self, tables: Sequence[TableName], *, start: bool) -> Sequence[Finding]:
+        """See `Destination.rehearse`. Asks the warehouse when it runs, or is to be started."""
+        schemas = list(dict.fromkeys(self._parts(table)[:2] for table in tables))
+        return rehearse(self._client, self._warehouse, self._shelf, self._root, schemas, start=start)
 
     def target(self, table: TableName) -> Target | None:
         """See `Destination.target`. Asks the ledger, and not the warehouse."""
@@ -130,7 +135,7 @@ class DatabricksDestination:
             self._run(table, of.append())
             return
         name = self._parts(table)[-1]
-        options = loads.options(snapshot.relation, self._pipeline.name, _database(self._pipeline.source))
+        options = loads.options(snapshot.relation, self._pipeline)
         groups = loads.groups(snapshot.files)
         if len(groups) <= 1:
             self._run(table, of.create(options, kept=kept))
@@ -387,9 +392,3 @@ class DatabricksDestination:
                     f"Another writer committed to {self.name(table)} at the same time; run this again."
                 ) from exc
             raise
-
-
-def _database(source: SourceConfig) -> str:
-    """The source's host and database."""
-    url = urlsplit(source.url)
-    return f"{url.hostname or ''}{unquote(url.path)}"

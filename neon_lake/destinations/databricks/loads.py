@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 
 from neon_lake.apply.staged import StagedFile, StagedSnapshot
 from neon_lake.change import COMMITTED_AT, DELETED_AT, LSN, OP, READ, ROW_ID, SEQUENCE, TIMESTAMP, TRUNCATE
-from neon_lake.config import WriteMode
+from neon_lake.config import Pipeline, WriteMode
 from neon_lake.destinations.databricks.rows import row_id
 from neon_lake.destinations.databricks.sql import file, moment, null, properties, quoted, text
 from neon_lake.errors import TableRefused
@@ -139,13 +140,14 @@ class Load:
 SIDE_OPTIONS: Final = {"delta.isolationLevel": "Serializable", "delta.columnMapping.mode": "name"}
 
 
-def options(relation: Relation, pipeline: str, source: str) -> dict[str, str]:
-    """The properties of a table: how Delta is to keep it, and whose it is."""
+def options(relation: Relation, pipeline: Pipeline) -> dict[str, str]:
+    """The properties of a table: how Delta is to keep it, and whose it is; of the source, host and database."""
+    url = urlsplit(pipeline.source.url)
     return {
         **SIDE_OPTIONS,
         "delta.enableDeletionVectors": "true",
-        "neon_lake.pipeline": pipeline,
-        "neon_lake.source": source,
+        "neon_lake.pipeline": pipeline.name,
+        "neon_lake.source": f"{url.hostname or ''}{unquote(url.path)}",
         "neon_lake.table": str(relation.table),
     }
 

@@ -50,6 +50,10 @@ class DeltaDestination:
         """See `Destination.inspect`."""
         return (self.check(),)
 
+    def rehearse(self, tables: Sequence[TableName], *, start: bool) -> Sequence[Finding]:  # noqa: ARG002
+        """See `Destination.rehearse`. `check` has tried it."""
+        return ()
+
     def target(self, table: TableName) -> Target | None:
         """See `Destination.target`."""
         with self._translated(table):
