@@ -140,7 +140,7 @@ class Faults:
         }
 
     def routes(self) -> list[Route]:
-        """What tests say to it."""
+        """What tests say to it. All are coroutines: in threads they would meet lists that change under them."""
         return [
             Route("/test/faults", self._add, methods=["POST"]),
             Route("/test/faults", self._list, methods=["GET"]),
@@ -163,17 +163,17 @@ class Faults:
             self._rules.append(Rule(**given))
         return JSONResponse({})
 
-    def _list(self, _: Request) -> Response:
+    async def _list(self, _: Request) -> Response:
         return JSONResponse({"rules": [asdict(rule) | {"hit": len(rule.hit)} for rule in self._rules]})
 
-    def _clear(self, _: Request) -> Response:
+    async def _clear(self, _: Request) -> Response:
         self._rules, self._held = [], []
         return JSONResponse({})
 
-    def _requests(self, _: Request) -> Response:
+    async def _requests(self, _: Request) -> Response:
         return JSONResponse({"requests": [asdict(seen) for seen in self._seen]})
 
-    def _forget(self, _: Request) -> Response:
+    async def _forget(self, _: Request) -> Response:
         self._seen.clear()
         return JSONResponse({})
 
