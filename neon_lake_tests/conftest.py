@@ -44,12 +44,16 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With --version-dependent, leaves out what never asks for the server: its outcome cannot depend on its version."""
+    """With --version-dependent, leaves out what never asks for the server: its outcome cannot depend on its version.
+
+    Nor can that of what a workspace does with the log: what is in the log is tried without one.
+    """
     if not config.getoption("--version-dependent"):
         return
     chosen: dict[bool, list[pytest.Item]] = {True: [], False: []}
     for item in items:
-        chosen["start_server" in getattr(item, "fixturenames", ())].append(item)
+        wanted = set(getattr(item, "fixturenames", ()))
+        chosen["start_server" in wanted and "engine" not in wanted].append(item)
     config.hook.pytest_deselected(items=chosen[False])
     items[:] = chosen[True]
 

@@ -298,12 +298,15 @@ def interrupted_when(workspace: Workspace, path: str) -> Iterator[None]:
                 return
 
     watcher = threading.Thread(target=watch)
+    # whoever runs the tests in the background has it ignored
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     watcher.start()
     try:
         yield
     finally:
         done.set()
         watcher.join()
+        signal.signal(signal.SIGINT, before)
 
 
 def assert_well(ended: Ended) -> None:

@@ -53,6 +53,7 @@ def test_every_change_is_a_row(filled: Lab) -> None:
     assert filled.replication.verify(deep=True).ok
 
 
+@pytest.mark.chosen
 def test_values_that_were_not_sent_are_there(filled: Lab) -> None:
     long, other = "d" * 3000, "f" * 3000
     filled.database.execute("UPDATE t SET v = 'a2' WHERE id = 1")

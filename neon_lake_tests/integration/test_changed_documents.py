@@ -88,6 +88,7 @@ def test_unchanged_toast_keeps_its_value(lab: Lab, name: str) -> None:
     assert any(rows[UNCHANGED].null_count < len(rows) for rows in sent), "the server sent every value"
 
 
+@pytest.mark.chosen
 def test_rescued_text_stays_with_a_value_that_is_not_sent(lab: Lab) -> None:
     lab.database.execute(
         "CREATE TABLE t (id int PRIMARY KEY, n int, v date, w date[]); ALTER TABLE t ALTER w SET STORAGE EXTERNAL;"

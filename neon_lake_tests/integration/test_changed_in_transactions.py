@@ -60,6 +60,7 @@ def test_a_large_transaction_that_is_rolled_back_with_its_savepoints(lab: Lab) -
     lab.assert_equal("public.t")
 
 
+@pytest.mark.chosen
 def test_transactions_that_run_side_by_side_are_applied_in_the_order_of_their_commits(lab: Lab) -> None:
     lab.database.execute(PLAIN)
     assert lab.replication.sync().ok

@@ -9,6 +9,7 @@ from contextlib import nullcontext
 import psycopg
 import pytest
 
+from neon_lake_tests.fixtures import lakes
 from neon_lake_tests.fixtures.following import PLAIN, Case, follow, plain, synced
 from neon_lake_tests.fixtures.pipelines import Lab
 
@@ -86,7 +87,7 @@ ROWS = {
 }
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", lakes.cases(ROWS, chosen={"three keys in a ring", "composite key: the parts swap"}))
 def test_rows_and_their_keys_are_followed(lab: Lab, name: str) -> None:
     # MERGE is new in 15
     unknown = name == "merge" and lab.database.server.major < 15
@@ -137,7 +138,7 @@ KEY_TYPES = {
 """Per type that a btree can index, values that differ."""
 
 
-@pytest.mark.parametrize("kind", KEY_TYPES)
+@pytest.mark.parametrize("kind", lakes.cases(KEY_TYPES, chosen={"timestamptz"}))
 def test_keys_of_every_type(lab: Lab, kind: str) -> None:
     values = KEY_TYPES[kind]
     literals = [f"'{value.replace(chr(39), chr(39) * 2)}'::{kind}" for value in values]

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from neon_lake.schema import TableName
+from neon_lake_tests.fixtures import lakes
 from neon_lake_tests.fixtures.following import synced
 from neon_lake_tests.fixtures.pipelines import Lab
 
@@ -35,7 +36,7 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("name", lakes.cases(HOSTILE, chosen={'with "quotes"'}))
 def test_hostile_names(lab: Lab, name: str) -> None:
     quoted = '"' + name.replace('"', '""') + '"'
     table = TableName("public", name)

@@ -8,6 +8,7 @@ import pytest
 
 from neon_lake.errors import TableRefused
 from neon_lake.schema import TableName
+from neon_lake_tests.fixtures import lakes
 from neon_lake_tests.fixtures.following import PLAIN, Case, follow, plain, synced
 from neon_lake_tests.fixtures.pipelines import Lab
 
@@ -58,7 +59,7 @@ TRUNCATES = {
 }
 
 
-@pytest.mark.parametrize("name", TRUNCATES)
+@pytest.mark.parametrize("name", lakes.cases(TRUNCATES, chosen={"several tables, rows before and after"}))
 def test_truncate_is_followed(lab: Lab, name: str) -> None:
     follow(lab, TRUNCATES[name])
 

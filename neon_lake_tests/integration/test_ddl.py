@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from neon_lake.schema import TableName
+from neon_lake_tests.fixtures import lakes
 from neon_lake_tests.fixtures.pipelines import Lab
 
 pytestmark = pytest.mark.lakes(spark="chosen")
@@ -287,7 +288,7 @@ CASES: dict[str, Ddl] = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", lakes.cases(CASES, chosen={"add a column, and fill it", "rename a column"}))
 def test_ddl_is_answered_without_a_wrong_value(lab: Lab, name: str) -> None:
     case = CASES[name]
     lab = replace(lab, tables=("public.*", "public2.*"))

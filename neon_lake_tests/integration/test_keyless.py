@@ -91,6 +91,7 @@ def test_so_it_does_after_ddl(filled: Lab, ddl: str) -> None:
     assert_mirrored(filled)
 
 
+@pytest.mark.chosen
 def test_what_was_rescued_is_removed_with_its_row(filled: Lab) -> None:
     filled.database.execute("INSERT INTO t (a, day) VALUES (60, 'infinity'), (60, 'infinity'), (60, '-infinity')")
     filled.replication.sync()

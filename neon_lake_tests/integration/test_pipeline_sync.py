@@ -133,6 +133,7 @@ def test_with_soft_deletes_too_it_is_read_again_once(database_lab: Lab) -> None:
 # --- soft deletes
 
 
+@pytest.mark.chosen
 def test_a_resync_that_brings_a_column_keeps_deleted_rows(lab: Lab) -> None:
     soft = replace(lab, tables=("{name: 'public.*', deletes: soft}",))
     soft.database.execute("CREATE TABLE a (id int PRIMARY KEY, v text); INSERT INTO a VALUES (1, 'a'), (2, 'b')")
