@@ -20,7 +20,7 @@ from neon_lake_tests.fixtures.postgres import Database
 from neon_lake_tests.fixtures.volumes import Hasty
 from neon_lake_tests.fixtures.workspaces import Workspace, catalog, started
 
-pytestmark = [pytest.mark.engines("sail"), pytest.mark.sdk]
+pytestmark = pytest.mark.engines("sail")
 
 STATEMENTS: Final = "/api/2.0/sql/statements"
 FILES: Final = "/api/2.0/fs/files/"
@@ -112,6 +112,7 @@ def mended(lab: DatabricksLab) -> None:
     assert_whole(lab)
 
 
+@pytest.mark.sdk
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_pipeline_works_with_every_kind_of_request_faulted(
     lab: DatabricksLab, fault: str, monkeypatch: pytest.MonkeyPatch
@@ -141,6 +142,7 @@ def test_a_pipeline_works_with_every_kind_of_request_faulted(
     mended(lab)
 
 
+@pytest.mark.sdk
 @pytest.mark.parametrize("carry", [False, True])
 def test_a_warehouse_that_stops_in_the_middle_is_started_again(lab: DatabricksLab, carry: bool) -> None:
     for body in ("CREATE OR REPLACE", "MERGE INTO", "DESCRIBE HISTORY"):
@@ -156,6 +158,7 @@ def test_a_warehouse_that_stops_in_the_middle_is_started_again(lab: DatabricksLa
     mended(lab)
 
 
+@pytest.mark.sdk
 def test_an_upload_that_is_cut_is_made_again(lab: DatabricksLab) -> None:
     lab.workspace.fault(do="cut_upload", method="PUT", path=FILES, every=2, times=0)
     synced(lab)
