@@ -5,7 +5,8 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from functools import cached_property
 from typing import Any, Final, Self
 
@@ -84,7 +85,8 @@ class ReplicaIdentity(enum.StrEnum):
 class Column:
     """A column: its source type as SQL writes it, and the Arrow type of its values in log and lake.
 
-    `has_default` says that rows older than the column may hold a value that no change ever carried.
+    `has_default` says that rows older than the column may hold a value that no change ever carried. The `comment` is
+    there when the catalogue described the column, and not when the stream did.
     """
 
     name: str
@@ -93,6 +95,7 @@ class Column:
     key: bool = False
     nullable: bool = True
     has_default: bool = False
+    comment: str | None = dataclass_field(default=None, compare=False)
 
     @property
     def field(self) -> pa.Field:
@@ -108,7 +111,8 @@ class Column:
     def to_json(self) -> dict[str, Any]:
         """The column as a manifest holds it."""
         flags = {"key": self.key, "nullable": self.nullable, "has_default": self.has_default}
-        return {"name": self.name, "type": self.type, "arrow": str(self.arrow)} | flags
+        comment = {} if self.comment is None else {"comment": self.comment}
+        return {"name": self.name, "type": self.type, "arrow": str(self.arrow)} | flags | comment
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -120,14 +124,14 @@ class Column:
 class Relation:
     """A table as it was at some point of the log. Its key is what the lake merges by.
 
-    `imprint` is there when the catalogue described the table, and not when the stream did.
+    `comment` and `imprint` are there when the catalogue described the table, and not when the stream did.
     """
 
     table: TableName
     columns: tuple[Column, ...]
     identity: ReplicaIdentity = ReplicaIdentity.DEFAULT
-    comment: str | None = field(default=None, compare=False)
-    imprint: Imprint | None = field(default=None, compare=False)
+    comment: str | None = dataclass_field(default=None, compare=False)
+    imprint: Imprint | None = dataclass_field(default=None, compare=False)
 
     @cached_property
     def key(self) -> tuple[Column, ...]:
@@ -154,12 +158,17 @@ class Relation:
 
     def to_json(self) -> dict[str, Any]:
         """The relation as a manifest holds it."""
-        return {
+        found: dict[str, Any] = {
             "schema": self.table.schema,
             "name": self.table.name,
             "identity": self.identity.value,
             "columns": [column.to_json() for column in self.columns],
-        } | ({"imprint": self.imprint.to_json()} if self.imprint else {})
+        }
+        if self.comment is not None:
+            found["comment"] = self.comment
+        if self.imprint:
+            found["imprint"] = self.imprint.to_json()
+        return found
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -168,6 +177,7 @@ class Relation:
             table=TableName(data["schema"], data["name"]),
             identity=ReplicaIdentity(data["identity"]),
             columns=tuple(Column.from_json(column) for column in data["columns"]),
+            comment=data.get("comment"),
             imprint=Imprint.from_json(data["imprint"]) if "imprint" in data else None,
         )
 

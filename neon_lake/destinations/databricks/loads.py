@@ -171,10 +171,16 @@ def _unclustered(kind: pa.DataType) -> bool:
 
 def dressing(table: str, name: str, snapshot: StagedSnapshot) -> Sequence[str]:
     """What a table that was made from a query lacks: its primary key, and the comments of its columns."""
+    of_columns = [
+        f"ALTER TABLE {table} ALTER COLUMN {quoted(column.name)} COMMENT {text(column.comment)}"
+        for column in snapshot.relation.columns
+        if column.comment is not None
+    ]
     if snapshot.mode is WriteMode.APPEND or not snapshot.relation.key:
-        return ()
+        return of_columns
     keys = [quoted(column.name) for column in snapshot.relation.key]
     return [
+        *of_columns,
         *(f"ALTER TABLE {table} ALTER COLUMN {key} SET NOT NULL" for key in keys),
         f"ALTER TABLE {table} ADD CONSTRAINT {quoted(f'{name}_pk')} PRIMARY KEY ({', '.join(keys)})",
     ]

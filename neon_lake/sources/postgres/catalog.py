@@ -51,6 +51,7 @@ class ColumnFacts:
     nullable: bool
     has_default: bool
     key: bool
+    comment: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +103,7 @@ def columns(connection: Connection, oids: Sequence[int]) -> dict[int, list[Colum
     generated = connection.info.server_version >= GENERATED_SINCE
     found: dict[int, list[ColumnFacts]] = {oid: [] for oid in oids}
     arguments: dict[str, Any] = {"tables": list(oids), "generated": generated}
-    for oid, name, type_oid, modifier, type_name, not_null, has_default, key in connection.execute(
+    for oid, name, type_oid, modifier, type_name, not_null, has_default, key, comment in connection.execute(
         query("columns"), arguments
     ):
         found[oid].append(
@@ -114,6 +115,7 @@ def columns(connection: Connection, oids: Sequence[int]) -> dict[int, list[Colum
                 nullable=not not_null,
                 has_default=has_default,
                 key=key,
+                comment=comment,
             )
         )
     return found
@@ -174,6 +176,7 @@ def column(facts: ColumnFacts, of_type: SqlType, override: pa.DataType | None = 
         key=facts.key,
         nullable=facts.nullable,
         has_default=facts.has_default,
+        comment=facts.comment,
     )
 
 

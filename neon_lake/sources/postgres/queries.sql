@@ -72,7 +72,8 @@ SELECT a.attrelid,
        EXISTS (SELECT FROM pg_catalog.pg_index AS i
                 WHERE i.indrelid = a.attrelid AND i.indisvalid AND i.indimmediate
                   AND a.attnum = ANY ((i.indkey::pg_catalog.int2[])[0:i.indnkeyatts - 1])
-                  AND CASE c.relreplident WHEN 'i' THEN i.indisreplident ELSE i.indisprimary END)
+                  AND CASE c.relreplident WHEN 'i' THEN i.indisreplident ELSE i.indisprimary END),
+       pg_catalog.col_description(a.attrelid, a.attnum)
   FROM pg_catalog.pg_attribute AS a
   JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid
  WHERE a.attrelid = ANY (%(tables)s::pg_catalog.oid[])
