@@ -118,7 +118,7 @@ class Ledger:
 
     def begin(self, table: TableName, entry: Entry, intent: Intent) -> None:
         """Say what is about to be done from an entry. Raises `DestinationConflict` when another run has begun there."""
-        self._remove_what_led_to(table, entry)
+        self._sweep(table, entry)
         failpoint("ledger.swept")
         data = json.dumps({"kind": intent.kind, "until": str(intent.until)}).encode()
         if not self._store(f"{_name(table)}.{entry.number + 1:08d}.begun", data):
@@ -138,14 +138,14 @@ class Ledger:
                 "run this again."
             )
         failpoint("ledger.finished")
-        self._remove_what_led_to(table, entry)
+        self._remove(*_what_led_to(table, entry))
         return entry
 
     def sweep(self, table: TableName) -> None:
         """Remove what a run has left that died once an entry was stored. `begin` does so too."""
         entry, _ = self.newest(table)
         if entry is not None:
-            self._remove_what_led_to(table, entry)
+            self._sweep(table, entry)
 
     def path(self, table: TableName, entry: Entry) -> str:
         """The file of an entry, relative to the shelf."""
@@ -165,10 +165,10 @@ class Ledger:
         self._listed = (self._listed[0], self._listed[1] | {name}) if stored else (0.0, frozenset())
         return stored
 
-    def _remove_what_led_to(self, table: TableName, entry: Entry) -> None:
-        if entry.number:
-            name = _name(table)
-            self._remove(f"{name}.{entry.number - 1:08d}.json", f"{name}.{entry.number:08d}.begun")
+    def _sweep(self, table: TableName, entry: Entry) -> None:
+        # a listing that has the entry has these too, as long as they are there
+        if there := self._names().intersection(_what_led_to(table, entry)):
+            self._remove(*there)
 
     def _remove(self, *names: str) -> None:
         self._shelf.delete([f"{FOLDER}/{name}" for name in names])
@@ -179,6 +179,11 @@ class Ledger:
         if path not in self._entries:
             self._entries[path] = _entry(self._shelf.read(path), path)
         return self._entries[path]
+
+
+def _what_led_to(table: TableName, entry: Entry) -> tuple[str, str]:
+    """The entry before, and the file that says what was begun there."""
+    return f"{_name(table)}.{entry.number - 1:08d}.json", f"{_name(table)}.{entry.number:08d}.begun"
 
 
 def _name(table: TableName) -> str:
