@@ -33,7 +33,7 @@ def filled(lab: Lab) -> Lab:
 
 def history(lab: Lab, *columns: str) -> list[tuple[Any, ...]]:
     """The operation and these columns of every row, in the order of the changes."""
-    data = lab.delta("public.t").to_pyarrow_table()
+    data = lab.content("public.t")
     order = [("_lsn", "ascending"), ("_seq", "ascending"), ("_op", "ascending"), (columns[0], "ascending")]
     return [(row["_op"], *(row[c] for c in columns)) for row in data.sort_by(order).to_pylist()]
 

@@ -106,7 +106,7 @@ def test_rescued_text_stays_with_a_value_that_is_not_sent(lab: Lab) -> None:
         "UPDATE t SET n = 3, w = '{2026-01-01}' WHERE id = 1; UPDATE t SET w[1] = '-infinity' WHERE id = 4"
     )
     synced(lab)
-    rows = lab.delta("public.t").to_pyarrow_table().sort_by("id").to_pylist()
+    rows = lab.content("public.t").sort_by("id").to_pylist()
     told = lab.database.query("SELECT id, n, v::text, w::text FROM t ORDER BY id")
     seen = []
     for row in rows:

@@ -166,7 +166,7 @@ def test_keys_of_every_type(lab: Lab, kind: str) -> None:
 def assert_texts_equal(lab: Lab, kind: str) -> None:
     """The rows of `t` on both sides, the key as its text: Postgres reads the lake's value back."""
     names = ["n", "k", "part"]
-    rows = lab.delta("public.t").to_pyarrow_table().select([*names, "_rescued_data"]).to_pylist()
+    rows = lab.content("public.t").select([*names, "_rescued_data"]).to_pylist()
     assert [row["_rescued_data"] for row in rows if row["_rescued_data"]] == []
     lake = [(row["n"], _written(row["k"]), row["part"]) for row in rows]
     with psycopg.connect(lab.database.url, options="-c TimeZone=UTC -c IntervalStyle=iso_8601") as connection:
