@@ -224,7 +224,7 @@ class Metastore:
     def place(self, catalog: str, schema: str) -> str:
         """Where a new managed table lies: a folder that no other table has, or had, and that tells no name."""
         within = self.schema(catalog, schema)
-        return str(self.root / "tables" / within.catalog / uuid.uuid4().hex)
+        return str(self.root / "tables" / within.catalog / within.name / uuid.uuid4().hex)
 
     def add_table(self, table: Table) -> None:
         """Make a table known under its name, instead of one that has it."""
