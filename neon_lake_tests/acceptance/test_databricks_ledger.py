@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -78,8 +79,20 @@ def test_a_ledger_that_was_set_back_alone_is_brought_on(lab: DatabricksLab, tmp_
     shutil.rmtree(ledger(lab))
     shutil.copytree(kept[-back], ledger(lab))
     # nothing is new: what is applied is applied again, and changes nothing
+    before = {name: lab.delta(name).version() for name in NAMES}
     synced(lab)
+    assert {name: changes_since(lab, name, version) for name, version in before.items()} == dict.fromkeys(NAMES, 0)
     assert_equal(lab)
+
+
+def changes_since(lab: DatabricksLab, name: str, version: int) -> int:
+    """How many rows the versions after one have changed, by what the engine says."""
+    answer = lab.workspace.statement(f"DESCRIBE HISTORY {lab.full_name(name)}")
+    names = [column["name"] for column in answer["manifest"]["schema"]["columns"]]
+    told = [dict(zip(names, row, strict=True)) for row in answer["result"]["data_array"]]
+    later = [json.loads(row["operationMetrics"]) for row in told if int(row["version"]) > version]
+    effects = ("numTargetRowsInserted", "numTargetRowsUpdated", "numTargetRowsDeleted")
+    return sum(int(metrics.get(effect, 0)) for metrics in later for effect in effects)
 
 
 def test_a_ledger_that_is_lost_is_begun_anew(lab: DatabricksLab) -> None:
