@@ -19,10 +19,15 @@ from neon_lake.staging.manifest import Manifest
 def standing(parts: Parts) -> tuple[Manifest | None, Slot | None]:
     """Where the log ends, and the slot.
 
-    The slot is asked first: another run moves the log on, then the slot.
+    The slot is asked first: another run moves the log on, then the slot. But it makes the slot, then the log; so where
+    a slot is missing that the log has begun with, both are asked again.
     """
     slot = parts.source.slot()
-    return parts.log.head(), slot
+    head = parts.log.head()
+    if slot is None and head is not None:
+        slot = parts.source.slot()
+        head = parts.log.head()
+    return head, slot
 
 
 def problem(parts: Parts, head: Manifest | None, slot: Slot | None, wanted: Sequence[Relation]) -> NeonLakeError | None:
