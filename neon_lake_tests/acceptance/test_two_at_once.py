@@ -121,15 +121,16 @@ def test_no_gap_is_seen_where_another_run_moved_on(filled: Lab) -> None:
 def test_no_slot_is_missed_that_another_run_has_just_made(filled: Lab) -> None:
     """The slot is asked before the log: between the two questions another run may make both."""
     here, there = Replication.open(filled.config), Replication.open(filled.config)
-    heads, made = here.parts.log.head, list[bool]()
+    asked, made = here.parts.source.slot, list[bool]()
 
     def overtaken() -> object:
+        slot = asked()
         if not made:
             made.append(there.sync().ok)
-        return heads()
+        return slot
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(here.parts.log, "head", overtaken)
+        patched.setattr(here.parts.source, "slot", overtaken)
         assert here.check()[-1].problem is None
     assert made == [True]
     assert_equal(filled)
