@@ -13,9 +13,11 @@ import pytest
 from neon_lake.orchestration import build_definitions
 from neon_lake.orchestration.hours import HOUR, hour_of
 from neon_lake_tests.fixtures.dagster_shop import SHOP, Dagster
+from neon_lake_tests.fixtures.exported import Exported
 from neon_lake_tests.fixtures.pipelines import Lab
 from neon_lake_tests.fixtures.postgres import Database
 from neon_lake_tests.fixtures.source import Streamed
+from neon_lake_tests.workspace.sail import Sail
 
 _TABLES = """
 CREATE TYPE mood AS ENUM ('sad', 'ok');
@@ -66,6 +68,20 @@ def orders(database: Database) -> Streamed:
         "INSERT INTO orders SELECT g, 'new', repeat('x', 10000) FROM generate_series(1, 3) AS g"
     )
     return Streamed.begun(database, "public.orders")
+
+
+@pytest.fixture(scope="module")
+def sail() -> Iterator[Sail]:
+    """An engine for an exported pipeline, in this process."""
+    engine = Sail()
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def exported(lab: Lab, sail: Sail) -> Exported:
+    """A pipeline over all tables, and the one that is exported from it."""
+    return Exported(lab=lab, engine=sail)
 
 
 @pytest.fixture
