@@ -55,6 +55,8 @@ def test_a_privilege_that_is_missing_is_named(lab: DatabricksLab, privilege: str
     (problem,) = problems(lab.opened().check(start=True))
     assert privilege in problem
     assert "\n" not in problem
+    lab.workspace.forget()
+    assert problems(checked(lab)) == []
 
 
 def test_a_warehouse_that_is_stopped_is_started_only_when_it_is_asked_for(lab: DatabricksLab) -> None:

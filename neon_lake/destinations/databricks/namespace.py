@@ -16,19 +16,29 @@ if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
 
 
+def has_schema(client: WorkspaceClient, full: str) -> bool:
+    """Whether a schema is there, as far as this identity may see. Raises what the SDK raises."""
+    from databricks.sdk.errors import NotFound  # noqa: PLC0415
+
+    try:
+        asked(client, lambda: client.schemas.get(in_path(full)))
+    except NotFound:
+        return False
+    return True
+
+
 def make_schema(client: WorkspaceClient, catalog: str, schema: str) -> None:
     """Make a schema, if it is not there. Raises `DestinationUnavailable` and `DestinationError`."""
-    from databricks.sdk.errors import AlreadyExists, BadRequest, NotFound  # noqa: PLC0415
+    from databricks.sdk.errors import AlreadyExists, BadRequest  # noqa: PLC0415
 
     full = f"{catalog}.{schema}"
     with translated(f"schema {full}", f"grant this identity USE SCHEMA on it, or CREATE SCHEMA on {catalog}"):
-        try:
-            asked(client, lambda: client.schemas.get(in_path(full)))
-        except NotFound:
-            # another run may make it at the same time
-            with suppress(AlreadyExists, BadRequest):
-                asked(client, lambda: client.schemas.create(name=schema, catalog_name=catalog))
-            asked(client, lambda: client.schemas.get(in_path(full)))
+        if has_schema(client, full):
+            return
+        # another run may make it at the same time
+        with suppress(AlreadyExists, BadRequest):
+            asked(client, lambda: client.schemas.create(name=schema, catalog_name=catalog))
+        asked(client, lambda: client.schemas.get(in_path(full)))
 
 
 def refuse_foreign(client: WorkspaceClient, full: str, pipeline: str, table: TableName) -> None:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from neon_lake.destinations.databricks.ledger import FOLDER, Shelf
+from neon_lake.destinations.databricks.namespace import has_schema
 from neon_lake.destinations.databricks.sql import file, quoted
 from neon_lake.errors import DestinationError, Finding
-from neon_lake.workspace.connection import asked, in_path, translated
+from neon_lake.workspace.connection import translated
 from neon_lake.workspace.statements import Warehouse
 
 if TYPE_CHECKING:
@@ -49,7 +50,9 @@ def rehearse(
 
 def _of_schema(client: WorkspaceClient, warehouse: Warehouse, path: str, catalog: str, schema: str) -> Finding:
     full, problem = f"{catalog}.{schema}", None
-    if not _is_there(client, full):
+    with translated(f"schema {full}", "grant this identity USE CATALOG and USE SCHEMA there"):
+        there = has_schema(client, full)
+    if not there:
         detail = f"schema {full} is made by the first sync, with CREATE SCHEMA on {catalog}"
         return Finding(subject="destination", detail=detail)
     name = f"neon_lake_check_{secrets.token_hex(8)}"
@@ -66,14 +69,3 @@ def _of_schema(client: WorkspaceClient, warehouse: Warehouse, path: str, catalog
     except DestinationError as exc:
         problem = f"{exc} A sync needs {', '.join(NEEDED)} on {full}, and READ VOLUME where staging lies."
     return Finding(subject="destination", detail=f"tables can be made, merged and read in {full}", problem=problem)
-
-
-def _is_there(client: WorkspaceClient, full: str) -> bool:
-    from databricks.sdk.errors import NotFound  # noqa: PLC0415 - see `namespace`
-
-    with translated(f"schema {full}", "grant this identity USE CATALOG and USE SCHEMA there"):
-        try:
-            asked(client, lambda: client.schemas.get(in_path(full)))
-        except NotFound:
-            return False
-    return True

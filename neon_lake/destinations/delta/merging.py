@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -110,13 +110,19 @@ def _near(source: pa.Table, key: str) -> list[str]:
     """
     if not len(source) or not pa.types.is_integer(source.schema.field(key).type):
         return []
-    found = np.unique(source[key].to_numpy())
-    gaps = np.diff(found)
-    ends = np.sort(np.argsort(gaps)[::-1][: _RANGES - 1])
-    firsts, lasts = found[np.r_[0, ends + 1]], found[np.r_[ends, len(found) - 1]]
     column = f"t.{quoted(key)}"
-    ranges = [f"({column} >= {a} AND {column} <= {b})" for a, b in zip(firsts.tolist(), lasts.tolist(), strict=True)]
-    return [f"({' OR '.join(ranges)})"]
+    near = [f"({column} >= {a} AND {column} <= {b})" for a, b in ranges(source[key].to_numpy(), _RANGES)]
+    return [f"({' OR '.join(near)})"]
+
+
+def ranges(keys: np.ndarray[Any, Any], most: int) -> list[tuple[int, int]]:
+    """Ranges that all of the integer keys lie in, `most` of them at most, with the widest gaps between them."""
+    found = np.unique(keys)
+    # without a sign, the widest gap of 64 bits fits too
+    gaps = np.diff(found.astype(np.int64).view(np.uint64))
+    ends = np.sort(np.argsort(gaps)[::-1][: most - 1])
+    firsts, lasts = found[np.r_[0, ends + 1]], found[np.r_[ends, len(found) - 1]]
+    return list(zip(firsts.tolist(), lasts.tolist(), strict=True))
 
 
 def _with_removals(schema: pa.Schema, plan: MergePlan) -> pa.Table:
