@@ -129,11 +129,13 @@ class DatabricksDestination:
         of = Load(
             table=self._sql(table), snapshot=snapshot, schema=schema, root=self._root, fence=self._fence(table, entry)
         )
-        kept = old.schema if snapshot.keep and old is not None and self._ours(table, entry) else None
-        if kept is not None and old is not None and OP in schema.names:
+        if not (snapshot.keep and old is not None and self._ours(table, entry)):
+            old = None
+        if old is not None and OP in schema.names:
             self._widen(old, schema)
             self._run(table, of.append())
             return
+        kept = old.schema if old is not None else None
         name = self._parts(table)[-1]
         options = loads.options(snapshot.relation, self._pipeline)
         groups = loads.groups(snapshot.files)
@@ -302,9 +304,8 @@ class DatabricksDestination:
         try:
             with self._unless_overtaken(table, entry):
                 yield
-        except StatementFailed as exc:
-            if other := history.foreign(self._history(table), entry.version, merges=None):
-                raise ResyncNeeded(f"{self.name(table)} was changed by somebody else: {other.told}.") from exc
+        except StatementFailed:
+            self._own_history(table, entry, merges=None)
             raise
 
     @contextmanager
